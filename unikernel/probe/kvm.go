@@ -1,0 +1,130 @@
+// Copyright (c) The nomad-driver-unikernel authors
+// SPDX-License-Identifier: MPL-2.0
+
+package probe
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"strconv"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// kvmDevice is how the kernel offers KVM.
+const kvmDevice = "/dev/kvm"
+
+// credential makes a user, by name or numeric id, into what QEMU is started
+// with: the user, its group, and the group of /dev/kvm where that is what opens
+// the device. nil means: as this process.
+func credential(name string) (*syscall.Credential, error) {
+	if name == "" {
+		return nil, nil
+	}
+	who, err := user.Lookup(name)
+	if err != nil {
+		if who, err = user.LookupId(name); err != nil {
+			return nil, fmt.Errorf("the plugin option user names %q: no such user", name)
+		}
+	}
+	uid, err := strconv.ParseUint(who.Uid, 10, 32)
+	if err != nil {
+		return nil, fmt.Errorf("user %q has the id %q: %w", name, who.Uid, err)
+	}
+	gid, err := strconv.ParseUint(who.Gid, 10, 32)
+	if err != nil {
+		return nil, fmt.Errorf("user %q has the group id %q: %w", name, who.Gid, err)
+	}
+	if os.Geteuid() != 0 {
+		if int(uid) == os.Geteuid() {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("the plugin option user names %q: only root can start QEMU as another user", name)
+	}
+	as := &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	if group, ok := deviceGroup(kvmDevice); ok {
+		as.Groups = []uint32{group}
+	}
+	return as, nil
+}
+
+// deviceGroup is the group that may open a device for reading and writing.
+func deviceGroup(device string) (uint32, bool) {
+	var stat unix.Stat_t
+	if err := unix.Stat(device, &stat); err != nil || stat.Mode&0o060 != 0o060 || stat.Gid == 0 {
+		return 0, false
+	}
+	return stat.Gid, true
+}
+
+// deviceMissing says why a host has no KVM device; empty: it has one.
+func deviceMissing(device string) string {
+	_, err := os.Stat(device)
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Sprintf("no %s: virtualization is off in the firmware, or the kernel's kvm module is not loaded", device)
+	}
+	if err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// whyDenied says in words why QEMU's user may not open a device.
+func whyDenied(device string, as *syscall.Credential) string {
+	uid := os.Geteuid()
+	if as != nil {
+		uid = int(as.Uid)
+	}
+	var stat unix.Stat_t
+	if err := unix.Stat(device, &stat); err != nil {
+		return fmt.Sprintf("user id %d may not open %s", uid, device)
+	}
+	return fmt.Sprintf("user id %d may not open %s (mode %04o, owner %d, group %d): give it to a group with mode 0660",
+		uid, device, stat.Mode&0o7777, stat.Uid, stat.Gid)
+}
+
+// From the kernel's interface, include/uapi/linux/kvm.h.
+const (
+	kvmCreateVM         = 0xae01     // _IO(KVMIO, 0x01)
+	kvmCreateDevice     = 0xc00caee0 // _IOWR(KVMIO, 0xe0, struct kvm_create_device)
+	kvmCreateDeviceTest = 1          // only ask whether it could be made
+	kvmVGICv2           = 5
+	kvmVGICv3           = 7
+)
+
+// kvmDeviceRequest is struct kvm_create_device.
+type kvmDeviceRequest struct {
+	kind, fd, flags uint32
+}
+
+// gicVersions asks KVM which of ARM's interrupt controllers it offers to
+// guests. The host's own controller decides: most with a v3 offer no v2.
+func gicVersions(device string) ([]int, error) {
+	kvm, err := os.OpenFile(device, os.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer kvm.Close()
+	vm, _, errno := unix.Syscall(unix.SYS_IOCTL, kvm.Fd(), kvmCreateVM, 0)
+	if errno != 0 {
+		return nil, fmt.Errorf("creating an empty virtual machine: %w", errno)
+	}
+	defer unix.Close(int(vm))
+
+	var versions []int
+	for _, gic := range []struct {
+		version int
+		kind    uint32
+	}{{2, kvmVGICv2}, {3, kvmVGICv3}} {
+		request := kvmDeviceRequest{kind: gic.kind, flags: kvmCreateDeviceTest}
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, vm, kvmCreateDevice, uintptr(unsafe.Pointer(&request)))
+		if errno == 0 {
+			versions = append(versions, gic.version)
+		}
+	}
+	return versions, nil
+}
