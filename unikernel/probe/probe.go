@@ -76,7 +76,7 @@ func Host(ctx context.Context, options Options) (Result, error) {
 
 // probe is Host for a machine of architecture host.
 func probe(ctx context.Context, host guest.Arch, options Options) (Result, error) {
-	as, err := credential(options.User)
+	as, err := Credential(options.User)
 	if err != nil {
 		return Result{}, err
 	}

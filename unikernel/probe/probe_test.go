@@ -77,19 +77,19 @@ func TestProbe_Cancelled(t *testing.T) {
 }
 
 func TestCredential(t *testing.T) {
-	as, err := credential("")
+	as, err := Credential("")
 	must.NoError(t, err)
 	must.Nil(t, as)
 
-	_, err = credential("no-such-user")
+	_, err = Credential("no-such-user")
 	must.ErrorContains(t, err, `"no-such-user"`)
 
 	if os.Geteuid() != 0 {
 		return
 	}
-	byName, err := credential("nobody")
+	byName, err := Credential("nobody")
 	must.NoError(t, err)
-	byID, err := credential(fmt.Sprint(byName.Uid))
+	byID, err := Credential(fmt.Sprint(byName.Uid))
 	must.NoError(t, err)
 	must.Eq(t, byName, byID)
 	must.NotEq(t, 0, byName.Uid)
