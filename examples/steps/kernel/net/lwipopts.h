@@ -1,0 +1,52 @@
+// Copyright (c) The nomad-driver-unikernel authors
+// SPDX-License-Identifier: MPL-2.0
+
+// lwIP without an operating system, IPv4 only. The sizes keep its memory, all of
+// it static, at about 1.5 MiB.
+#ifndef STEPS_LWIPOPTS_H
+#define STEPS_LWIPOPTS_H
+
+#define NO_SYS 1
+#define SYS_LIGHTWEIGHT_PROT 0
+#define LWIP_NETCONN 0
+#define LWIP_SOCKET 0
+#define LWIP_RAW 0
+#define LWIP_DNS 0
+#define LWIP_IGMP 0
+#define LWIP_IPV6 0
+#define LWIP_DHCP 1
+#define LWIP_DHCP_DOES_ACD_CHECK 0
+#define DHCP_DOES_ARP_CHECK 0
+#define LWIP_STATS 0
+#define LWIP_NETIF_STATUS_CALLBACK 1
+#define IP_REASSEMBLY 1 // UDP datagrams may be large
+#define IP_FRAG 1
+
+#define MEM_ALIGNMENT 8
+#define MEM_SIZE (512 * 1024)
+#define PBUF_POOL_SIZE 256
+#define MEMP_NUM_PBUF 2048 // references into pages that are being sent
+#define MEMP_NUM_TCP_PCB 256
+#define MEMP_NUM_TCP_SEG 2048
+#define MEMP_NUM_UDP_PCB 4
+#define MEMP_NUM_SYS_TIMEOUT 12
+
+#define TCP_MSS 1460
+#define TCP_WND (4 * TCP_MSS)
+#define TCP_SND_BUF (16 * TCP_MSS)
+#define TCP_SND_QUEUELEN 64
+#define TCP_LISTEN_BACKLOG 1
+#define TCP_DEFAULT_LISTEN_BACKLOG 255
+#define LWIP_TCP_KEEPALIVE 1
+// A closed connection's state is kept for 2 x 5 s. Should they run out all the
+// same, lwIP gives up the oldest ones.
+#define TCP_MSL 5000
+
+#define LWIP_TCP_TIMESTAMPS 0
+#define LWIP_CHKSUM_ALGORITHM 3
+#define LWIP_NO_INTTYPES_H 1
+#define LWIP_NO_LIMITS_H 1
+#define LWIP_NO_CTYPE_H 1
+#define LWIP_NO_UNISTD_H 1
+
+#endif

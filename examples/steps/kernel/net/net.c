@@ -1,0 +1,154 @@
+// Copyright (c) The nomad-driver-unikernel authors
+// SPDX-License-Identifier: MPL-2.0
+
+// lwIP on top of the network device.
+
+#include "net.h"
+
+#include <string.h>
+
+#include "lwip/dhcp.h"
+#include "lwip/etharp.h"
+#include "lwip/init.h"
+#include "lwip/ip4_addr.h"
+#include "lwip/netif.h"
+#include "lwip/pbuf.h"
+#include "lwip/timeouts.h"
+#include "netif/ethernet.h"
+
+#include "../kernel.h"
+#include "../virtio/virtio.h"
+
+enum { FRAME_MAX = 1514, FRAMES_PER_POLL = 64 };
+
+static struct netif nic;
+static bool started;
+static uint64_t random_state;
+
+u32_t sys_now(void)
+{
+	return (u32_t)(clock_ns() / NS_PER_MS);
+}
+
+// net_random (xorshift64*) is for ports and sequence numbers, not for secrets.
+uint32_t net_random(void)
+{
+	random_state ^= random_state >> 12 ^ clock_ns();
+	random_state ^= random_state << 25;
+	random_state ^= random_state >> 27;
+	return (uint32_t)(random_state * 0x2545f4914f6cdd1du >> 32);
+}
+
+_Noreturn void net_assert_failed(const char *message, const char *file, int line)
+{
+	const char *slash = strrchr(file, '/');
+
+	print_log("CRIT: ", "liblwip", slash ? slash + 1 : file, line,
+		  "Assertion failure: %s\n", message);
+	power_off(true);
+}
+
+static err_t send_frame(struct netif *netif, struct pbuf *p)
+{
+	void *frame;
+
+	(void)netif;
+	if (p->tot_len > FRAME_MAX)
+		return ERR_BUF;
+	frame = net_device_send();
+	if (!frame) // full: TCP sends it again
+		return ERR_MEM;
+	pbuf_copy_partial(p, frame, p->tot_len, 0);
+	net_device_sent(p->tot_len);
+	return ERR_OK;
+}
+
+static err_t init_nic(struct netif *netif)
+{
+	netif->name[0] = 'e';
+	netif->name[1] = 'n';
+	netif->output = etharp_output;
+	netif->linkoutput = send_frame;
+	netif->mtu = 1500;
+	netif->hwaddr_len = ETH_HWADDR_LEN;
+	netif->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET |
+		       NETIF_FLAG_LINK_UP;
+	return ERR_OK;
+}
+
+static void print_address(struct netif *netif)
+{
+	const ip4_addr_t *ip = netif_ip4_addr(netif), *gateway = netif_ip4_gw(netif);
+	unsigned prefix = (unsigned)__builtin_popcount(netif_ip4_netmask(netif)->addr);
+
+	if (ip4_addr_isany(ip))
+		return;
+	print("steps: address %u.%u.%u.%u/%u", ip4_addr1(ip), ip4_addr2(ip), ip4_addr3(ip),
+	      ip4_addr4(ip), prefix);
+	if (!ip4_addr_isany(gateway))
+		print(" gateway %u.%u.%u.%u", ip4_addr1(gateway), ip4_addr2(gateway),
+		      ip4_addr3(gateway), ip4_addr4(gateway));
+	print("\n");
+}
+
+bool net_start(const struct ipv4_config *config)
+{
+	uint32_t mask = config->prefix ? ~0u << (32 - config->prefix) : 0;
+	ip4_addr_t ip = { lwip_htonl(config->ip) }, netmask = { lwip_htonl(mask) };
+	ip4_addr_t gateway = { lwip_htonl(config->gateway) };
+
+	if (!virtio_found())
+		return false;
+	if (!net_device_start(nic.hwaddr)) {
+		log_err("libuknetdev", "The network device does not start\n");
+		return false;
+	}
+	memcpy(&random_state, nic.hwaddr, 6);
+	random_state ^= clock_ns() << 16 | 1;
+	lwip_init();
+	if (!netif_add(&nic, &ip, &netmask, &gateway, NULL, init_nic, ethernet_input))
+		return false;
+	netif_set_default(&nic);
+	netif_set_status_callback(&nic, print_address);
+	started = true;
+	netif_set_up(&nic);
+	if (config->ip == 0)
+		return dhcp_start(&nic) == ERR_OK;
+	return true;
+}
+
+bool net_has_address(void)
+{
+	return started && !ip4_addr_isany(netif_ip4_addr(&nic));
+}
+
+static bool receive_frame(void)
+{
+	size_t len;
+	const void *frame = net_device_receive(&len);
+	struct pbuf *p;
+
+	if (!frame)
+		return false;
+	p = pbuf_alloc(PBUF_RAW, (u16_t)len, PBUF_POOL);
+	if (p) // else it is lost, as on any full network
+		pbuf_take(p, frame, (u16_t)len);
+	net_device_received();
+	if (p && nic.input(p, &nic) != ERR_OK)
+		pbuf_free(p);
+	return true;
+}
+
+uint64_t net_poll(void)
+{
+	u32_t ms;
+
+	if (!started)
+		return NEVER;
+	for (int i = 0; i < FRAMES_PER_POLL; i++)
+		if (!receive_frame())
+			break;
+	sys_check_timeouts();
+	ms = sys_timeouts_sleeptime();
+	return ms == SYS_TIMEOUTS_SLEEPTIME_INFINITE ? NEVER : clock_ns() + ms * NS_PER_MS;
+}
