@@ -1,0 +1,288 @@
+// Copyright (c) The nomad-driver-unikernel authors
+// SPDX-License-Identifier: MPL-2.0
+
+// Package jobfile reads Nomad jobs as people write them (HCL with variables,
+// locals, dynamic blocks and functions, or the JSON of Nomad's API) and
+// changes single tasks in place. What is not changed keeps its bytes: comments,
+// layout, heredocs, the order of JSON keys, the spelling of numbers.
+//
+// The meaning of a job comes from Nomad's own parser, jobspec2. Edits are made
+// in the text. After every rewrite the new text is parsed again and compared
+// with what the edits should have done to the parsed job: a rewrite that would
+// mean anything else is refused, never returned.
+package jobfile
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/hashicorp/nomad/api"
+	"github.com/hashicorp/nomad/jobspec2"
+)
+
+// Format is the language a job is written in.
+type Format string
+
+const (
+	// HCL is Nomad's job language (HCL2).
+	HCL Format = "hcl"
+	// JSON is the job of Nomad's API, bare or under a "Job" key.
+	JSON Format = "json"
+	// HCLJSON is Nomad's job language in HCL's JSON syntax. It can be read,
+	// not rewritten.
+	HCLJSON Format = "hcl-json"
+)
+
+// Options say how a job is read. They mean what they mean to `nomad job run`.
+type Options struct {
+	// Path names the source in messages.
+	Path string
+	// Vars are NAME=VALUE pairs, as of -var.
+	Vars []string
+	// VarFiles are paths of files with values for variables.
+	VarFiles []string
+	// VarContent is the content of such a file, where there is no file.
+	VarContent string
+	// Env is the environment; NOMAD_VAR_name gives a variable's value.
+	Env []string
+	// AllowFS allows functions that read files, such as file().
+	AllowFS bool
+	// Lax tolerates values for variables that the job does not declare.
+	Lax bool
+}
+
+// Ref names a task by its place in the parsed job.
+type Ref struct {
+	Group int // index in Job.TaskGroups
+	Task  int // index in TaskGroup.Tasks
+}
+
+// ErrNotEditable marks a task whose syntax cannot be changed in place. The
+// text around it says which part of it and why.
+var ErrNotEditable = errors.New("cannot be edited in place")
+
+// File is a job as it was written, with what it means.
+type File struct {
+	// Job is the parsed job, not canonicalized: what the author did not give
+	// is nil. It must not be changed.
+	Job *api.Job
+	// Format is the language of Source.
+	Format Format
+	// Source is the text as it was read.
+	Source []byte
+
+	opts   Options
+	editor editor
+}
+
+// editor changes tasks in the text of one format.
+type editor interface {
+	// siblings returns all tasks that the same piece of text makes, with ref
+	// among them.
+	siblings(ref Ref) []Ref
+	// rewrite returns the text with the edits made.
+	rewrite(edits []Edit) ([]byte, error)
+}
+
+// Parse reads a job. Errors of syntax or meaning name file, line and column.
+func Parse(src []byte, opts Options) (*File, error) {
+	format := detect(src)
+	job, err := parseJob(src, format, opts)
+	if err != nil {
+		return nil, err
+	}
+	f := &File{Job: job, Format: format, Source: src, opts: opts}
+	if err := f.checkShape(); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// checkShape refuses a job in which nothing can be decided because the parts
+// that name its tasks are missing.
+func (f *File) checkShape() error {
+	if f.Format == JSON && f.Job.ID == nil && f.Job.TaskGroups == nil {
+		return fmt.Errorf("%s: neither a Nomad job (ID, TaskGroups) nor one under a \"Job\" key; "+
+			"give the JSON that `nomad job run -output` or `nomad job inspect` prints", f.opts.Path)
+	}
+	for gi, g := range f.Job.TaskGroups {
+		if g == nil {
+			return fmt.Errorf("%s: TaskGroups[%d] is null; remove it", f.opts.Path, gi)
+		}
+		for ti, t := range g.Tasks {
+			if t == nil {
+				return fmt.Errorf("%s: TaskGroups[%d].Tasks[%d] is null; remove it", f.opts.Path, gi, ti)
+			}
+		}
+	}
+	return nil
+}
+
+// Siblings returns all tasks that the same piece of text makes, in order and
+// with ref among them: more than one where a dynamic block makes several
+// groups or tasks. They can only be changed alike.
+func (f *File) Siblings(ref Ref) ([]Ref, error) {
+	if err := f.open(); err != nil {
+		return nil, err
+	}
+	return f.editor.siblings(ref), nil
+}
+
+// Rewrite returns the text of the job with the edits made and all else as it
+// was. Edits that the syntax does not allow give an error that wraps
+// ErrNotEditable. Without edits the text is returned as it was read.
+func (f *File) Rewrite(edits []Edit) ([]byte, error) {
+	if len(edits) == 0 {
+		return f.Source, nil
+	}
+	if err := f.open(); err != nil {
+		return nil, err
+	}
+	out, err := f.editor.rewrite(edits)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.verify(out, edits); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Check says whether one edit can be made, by making it and throwing the
+// result away without the final comparison.
+func (f *File) Check(edits ...Edit) error {
+	if err := f.open(); err != nil {
+		return err
+	}
+	_, err := f.editor.rewrite(edits)
+	return err
+}
+
+// open makes the editor when it is first needed: reading alone needs none.
+func (f *File) open() (err error) {
+	if f.editor != nil {
+		return nil
+	}
+	switch f.Format {
+	case HCL:
+		f.editor, err = newHCLEditor(f)
+	case JSON:
+		f.editor, err = newJSONEditor(f)
+	default:
+		err = fmt.Errorf("%s: HCL in JSON syntax %w; write the job in HCL, or give the JSON that "+
+			"`nomad job run -output` prints", f.opts.Path, ErrNotEditable)
+	}
+	return err
+}
+
+// detect tells the format by what jobspec2 and Nomad's -json flag go by: a
+// brace at the start means JSON. Nomad's API spells "Job" or has the job's
+// fields at the top; HCL's JSON syntax has "job" with labels below it.
+func detect(src []byte) Format {
+	text := strings.TrimLeft(string(src), " \t\r\n")
+	if !strings.HasPrefix(text, "{") {
+		return HCL
+	}
+	var top map[string]json.RawMessage
+	if json.Unmarshal([]byte(text), &top) != nil {
+		return JSON
+	}
+	body, ok := top["job"]
+	if !ok {
+		return JSON
+	}
+	var labels map[string]json.RawMessage
+	if json.Unmarshal(body, &labels) != nil {
+		return HCLJSON // a list of blocks
+	}
+	if _, isAPI := labels["TaskGroups"]; isAPI {
+		return JSON
+	}
+	return HCLJSON
+}
+
+func parseJob(src []byte, format Format, opts Options) (*api.Job, error) {
+	if format == JSON {
+		return parseJSON(src, opts)
+	}
+	return parseHCL(src, opts)
+}
+
+// parseJSON reads a job as `nomad job run -json` does: under "Job" or bare.
+func parseJSON(src []byte, opts Options) (*api.Job, error) {
+	if len(opts.Vars) > 0 || len(opts.VarFiles) > 0 {
+		return nil, fmt.Errorf("%s: a JSON job takes no variables; leave -var and -var-file out", opts.Path)
+	}
+	either := struct {
+		NestedJob *api.Job `json:"Job"`
+		api.Job
+	}{}
+	if err := json.Unmarshal(src, &either); err != nil {
+		return nil, fmt.Errorf("%s: %w", positionJSON(opts.Path, src, err), err)
+	}
+	if either.NestedJob != nil {
+		return either.NestedJob, nil
+	}
+	return &either.Job, nil
+}
+
+// positionJSON adds line and column to the path where the error has an offset.
+func positionJSON(path string, src []byte, err error) string {
+	offset := int64(-1)
+	var syntax *json.SyntaxError
+	var typ *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &syntax):
+		offset = syntax.Offset
+	case errors.As(err, &typ):
+		offset = typ.Offset
+	}
+	if offset < 0 || offset > int64(len(src)) {
+		return path
+	}
+	before := string(src[:offset])
+	line := strings.Count(before, "\n") + 1
+	column := len(before) - strings.LastIndex(before, "\n")
+	return fmt.Sprintf("%s:%d,%d", path, line, max(column-1, 1))
+}
+
+// parseHCL parses with Nomad's own parser. It can panic on odd input (it
+// slices the body by positions that may come from elsewhere), which must not
+// end a gate that reads other people's jobs.
+func parseHCL(src []byte, opts Options) (job *api.Job, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			job, err = nil, fmt.Errorf("%s: Nomad's job parser failed on this input: %v", opts.Path, r)
+		}
+	}()
+	return jobspec2.ParseWithConfig(&jobspec2.ParseConfig{
+		Path:       opts.Path,
+		BaseDir:    ".", // as `nomad job run`: file() is relative to where it is called
+		Body:       src,
+		AllowFS:    opts.AllowFS,
+		ArgVars:    opts.Vars,
+		VarFiles:   opts.VarFiles,
+		VarContent: opts.VarContent,
+		Envs:       opts.Env,
+		Strict:     !opts.Lax,
+	})
+}
+
+// Name returns what a ref is called in messages: group and task.
+func (f *File) Name(ref Ref) string {
+	g := f.Job.TaskGroups[ref.Group]
+	return fmt.Sprintf("task %q of group %q", g.Tasks[ref.Task].Name, str(g.Name))
+}
+
+// Base is the file name of the source, for diffs.
+func (f *File) Base() string { return filepath.Base(f.opts.Path) }
+
+func str(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
