@@ -6,7 +6,31 @@
 // A file for each family. It imports no other part of the project.
 package guest
 
-import "net/netip"
+import (
+	"fmt"
+	"net/netip"
+)
+
+// For gives the guest of a family at a release on an architecture. The release
+// is that of the guest's kernel, such as "0.17.0"; an empty one stands for the
+// newest whose contract is known. It fails where the family does not run on
+// the architecture or the release cannot be read or is too old.
+func For(family Family, release string, arch Arch) (Guest, error) {
+	if _, err := ParseArch(string(arch)); err != nil {
+		return nil, err
+	}
+	switch family {
+	case Unikraft:
+		return newUnikraft(release, arch)
+	case Mirage:
+		return mirage{arch: arch}, nil
+	case Solo5:
+		return newSolo5(arch)
+	case Linux:
+		return linux{arch: arch}, nil
+	}
+	return nil, fmt.Errorf("unknown guest %q: use one of %v", family, Families)
+}
 
 // Guest is one family of guests at one release on one architecture.
 type Guest interface {
@@ -35,9 +59,23 @@ type Boot struct {
 	Name       string            // a word for argv[0], where the family needs one in front
 	Args       []string          // the application's arguments
 	KernelArgs []string          // parameters for the guest's kernel, passed as they are
-	Env        map[string]string // the application's environment
+	Env        map[string]string // the application's environment; an error where it cannot be carried
 	Net        *Net              // nil: no network
 	Initrd     bool              // an initrd is attached
+
+	// Offer is more environment, as KEY=VALUE, most wanted first. The guest
+	// gets as much of it as there is room for, and nothing where its image is
+	// not known to take any. Keys that Env has are left out.
+	Offer []string
+
+	// Kernel is the path by which QEMU is given the kernel. Multiboot guests
+	// find it in front of their command line, where it takes room and must be
+	// a plain word. Empty: room for a long path is kept.
+	Kernel string
+
+	// Features are the options that the image was built with, as
+	// "CONFIG_X=y"; nil: not told. They widen or narrow what is carried.
+	Features []string
 }
 
 // Net is the address that a guest is told. IPv4 only where the family takes
@@ -45,8 +83,8 @@ type Boot struct {
 type Net struct {
 	Address  netip.Prefix // address and prefix length
 	Gateway  netip.Addr   // zero: none
-	DNS      []netip.Addr
-	Hostname string
+	DNS      []netip.Addr // most wanted first; the guest is told as many as its family takes
+	Hostname string       // told where the family takes one
 }
 
 // Devices is the virtual hardware that a family drives on its architecture.
@@ -56,11 +94,12 @@ type Devices struct {
 	CPUKVM  string // QEMU CPU model under KVM
 	CPUTCG  string // QEMU CPU model under TCG
 	Panic   string // QEMU device by which the guest reports a panic; empty: none
-	// Accept is added to the NIC's properties, such as "disable-modern=on".
+	// NetProperties is added to the NIC's properties, such as "disable-modern=on".
 	NetProperties string
 	// MaxMemoryMiB is the most RAM the guest can use; 0: no limit known.
 	MaxMemoryMiB int64
-	// MinMemoryMiB is the least RAM any guest of this family was seen to boot with.
+	// MinMemoryMiB is the least RAM any guest of this family was seen to boot
+	// with; 0: not known.
 	MinMemoryMiB int64
 }
 

@@ -1,0 +1,135 @@
+// Copyright (c) The nomad-driver-unikernel authors
+// SPDX-License-Identifier: MPL-2.0
+
+package guest
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// mirage is MirageOS on a Unikraft kernel (mirage configure -t unikraft-qemu).
+// Unikraft splits the line; mirage-bootvar joins all words but the first with
+// spaces and splits again, by rules of its own (see mirageQuote). Its kernel
+// takes library parameters, but no environment.
+type mirage struct {
+	arch Arch
+}
+
+func (m mirage) Family() Family { return Mirage }
+
+// AnswersPowerButton is false: so it is for Unikraft.
+func (m mirage) AnswersPowerButton() bool { return false }
+
+func (m mirage) Devices() Devices {
+	devices := unikraftDevices(m.arch)
+	devices.MinMemoryMiB = 16
+	return devices
+}
+
+func (m mirage) Signs() Signs { return &console{signs: mirageSigns} }
+
+func (m mirage) CommandLine(b Boot) (string, error) {
+	if err := refuseEnv(b, "MirageOS"); err != nil {
+		return "", err
+	}
+	named := m.arch == ARM64
+	var words []string
+	if named {
+		name, err := applicationName(b)
+		if err != nil {
+			return "", err
+		}
+		words = append(words, name)
+	}
+	params, err := m.params(b)
+	if err != nil {
+		return "", err
+	}
+	words = append(words, params...)
+	args, err := mirageArgs(b)
+	if err != nil {
+		return "", err
+	}
+	for _, arg := range args {
+		word := mirageQuote(arg)
+		if word == "--" { // Unikraft would drop the arguments before it
+			word = `"--"`
+		}
+		words = append(words, shellQuote(word))
+	}
+	line := strings.Join(words, " ")
+	front, err := wordsInFront(b, m.arch, named)
+	if err != nil {
+		return "", err
+	}
+	return line, fitsUnikraft(line, front, unikraftWords, unikraftBytes)
+}
+
+// params are the kernel's parameters, with the word that ends them.
+func (m mirage) params(b Boot) ([]string, error) {
+	raw, err := joinKernelArgs(b.KernelArgs)
+	if err != nil || raw == "" {
+		return nil, err
+	}
+	given, err := splitWords(raw)
+	if err != nil {
+		return nil, fmt.Errorf("kernel_args: %w", err)
+	}
+	return []string{raw, "--"}, checkUnikraftParams(given)
+}
+
+// refuseEnv tells which variable a family cannot carry.
+func refuseEnv(b Boot, family string) error {
+	vars, err := environment(b.Env)
+	if err != nil || len(vars) == 0 {
+		return err
+	}
+	key, _, _ := strings.Cut(vars[0], "=")
+	return fmt.Errorf("env: %s has no environment, so %s cannot be passed: use args", family, key)
+}
+
+// ownAddress is an option by which a user gives the address himself, also with
+// the name of a stack in front (--service-ipv4=).
+var ownAddress = regexp.MustCompile(`^--(?:[\w-]+-)?ipv([46])(?:-gateway|-only)?(?:=|$)`)
+
+// mirageArgs are the options that tell the address, unless the user tells it
+// himself, and the user's arguments after them. DNS servers and hostname are
+// not told: a unikernel that has no such option would end with status 64.
+func mirageArgs(b Boot) ([]string, error) {
+	for i, arg := range b.Args {
+		if err := checkWord(argField(i), arg); err != nil {
+			return nil, err
+		}
+		if arg == "" {
+			return nil, fmt.Errorf("%s is empty, which MirageOS's command line cannot carry", argField(i))
+		}
+	}
+	if b.Net == nil || slices.ContainsFunc(b.Args, ownAddress.MatchString) {
+		return b.Args, nil
+	}
+	option := "--ipv4"
+	if b.Net.Address.Addr().Is6() {
+		option = "--ipv6"
+	}
+	if !b.Net.Address.IsValid() {
+		return nil, fmt.Errorf("network: MirageOS takes an address with its prefix length, not %s", b.Net.Address)
+	}
+	args := []string{option + "=" + b.Net.Address.String()}
+	if b.Net.Gateway.IsValid() {
+		args = append(args, option+"-gateway="+b.Net.Gateway.String())
+	}
+	return append(args, b.Args...), nil
+}
+
+// mirageQuote writes a word as mirage-bootvar's parse_argv reads it: double
+// quotes and backslashes are special, single quotes are not, and only a space
+// ends a word.
+func mirageQuote(word string) string {
+	if !strings.ContainsFunc(word, func(r rune) bool { return r <= ' ' || r == '"' || r == '\\' }) {
+		return word
+	}
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(word) + `"`
+}
