@@ -187,6 +187,29 @@ func TestBridge_Concurrent(t *testing.T) {
 	must.MapLen(t, guests, seen)
 }
 
+func TestBridge_ConcurrentClash(t *testing.T) {
+	alloc, _ := newAlloc(t, 1500)
+	const tries = 8
+	results := make(chan error, tries)
+	for range tries {
+		go func() {
+			nic, err := Bridge(t.Context(), pathOf(alloc), Config{Ports: []Port{port("http", 8080)}})
+			if err == nil {
+				t.Cleanup(func() { _ = nic.Close() })
+			}
+			results <- err
+		}()
+	}
+	won := 0
+	for range tries {
+		if <-results == nil {
+			won++
+		}
+	}
+	must.Eq(t, 1, won)
+	must.Len(t, 2, leftovers(t, alloc))
+}
+
 func TestBridge_NetnsGone(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "missing")
 	unmounted := filepath.Join(t.TempDir(), "unmounted")

@@ -24,7 +24,7 @@ func openNetns(path string) (*os.File, error) {
 		return nil, fmt.Errorf("%w at %s", ErrNetnsGone, path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open network namespace: %w", err)
+		return nil, fmt.Errorf("open network namespace: %w", explainPermission(err))
 	}
 	if err := lockNetns(f); err != nil {
 		return nil, errors.Join(err, f.Close())

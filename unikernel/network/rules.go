@@ -113,14 +113,12 @@ func (r *rules) toSidecars() {
 	}
 }
 
-// fromGuest gives the namespace's address to what the guest sends out, and the
-// gateway's to what the guest could not answer otherwise: what comes from
-// loopback, and what it sent to itself.
+// fromGuest gives what the guest sends the address of the link that it leaves
+// by: the namespace's on its way out, the gateway's where it goes back to the
+// guest. What comes from loopback gets the gateway's too, for the guest to answer.
 func (r *rules) fromGuest() {
 	chain := r.chain("source", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource)
-	fromGuest := match(sourceAddress, expr.CmpOpEq, r.guest.AsSlice())
-	r.add(chain, "", fromGuest, r.link(expr.MetaKeyOIF, expr.CmpOpNeq), masquerade())
-	r.add(chain, "", fromGuest, r.link(expr.MetaKeyOIF, expr.CmpOpEq), masquerade())
+	r.add(chain, "", match(sourceAddress, expr.CmpOpEq, r.guest.AsSlice()), masquerade())
 	first := sourceAddress
 	first.Len = 1 // 127.0.0.0/8
 	r.add(chain, "", match(first, expr.CmpOpEq, []byte{127}), r.link(expr.MetaKeyOIF, expr.CmpOpEq), masquerade())
