@@ -129,7 +129,7 @@ struct params {
 	enum param { PARAM_UNKNOWN, PARAM_IP, PARAM_ENV, PARAM_FSTAB } param;
 };
 
-static enum param find_param(const char *token, size_t len)
+static enum param find_param(const char *name)
 {
 	static const struct {
 		const char *name;
@@ -141,7 +141,7 @@ static enum param find_param(const char *token, size_t len)
 	};
 
 	for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++)
-		if (strlen(known[i].name) == len && memcmp(known[i].name, token, len) == 0)
+		if (strcmp(known[i].name, name) == 0)
 			return known[i].param;
 	return PARAM_UNKNOWN;
 }
@@ -196,9 +196,9 @@ static void take_token(struct params *p, struct cmdline *c, char *token)
 		return;
 	value = strchr(dot, '=');
 	if (c) {
-		size_t len = value ? (size_t)(value - token) : strlen(token);
-
-		p->param = find_param(token, len);
+		if (value)
+			*value = '\0'; // token is the name from here on
+		p->param = find_param(token);
 		if (p->param == PARAM_UNKNOWN && c->unknown_count < 8)
 			c->unknown[c->unknown_count++] = token;
 	}
