@@ -7,9 +7,14 @@
 package guest
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 )
+
+// ErrNoRoom is in an error of CommandLine where less of Args, Env or KernelArgs
+// would do: the line is too long, or the guest takes fewer variables, or none.
+var ErrNoRoom = errors.New("the guest's command line has no room")
 
 // For gives the guest of a family at a release on an architecture. The release
 // is that of the guest's kernel, such as "0.17.0"; an empty one stands for the

@@ -102,7 +102,7 @@ func (l linux) encode(b Boot, offers []string) (string, error) {
 	}
 	line := strings.Join(append(append(words, env...), args...), " ")
 	if len(line) > linuxBytes-1 {
-		return "", fmt.Errorf("args, env and kernel_args make a command line of %d bytes: the guest takes %d", len(line), linuxBytes-1)
+		return "", fmt.Errorf("args, env and kernel_args make a command line of %d bytes: the guest takes %d: %w", len(line), linuxBytes-1, ErrNoRoom)
 	}
 	return line, nil
 }
@@ -148,7 +148,7 @@ func linuxEnv(env map[string]string, offers []string) ([]string, error) {
 		vars = append(vars, offer)
 	}
 	if len(vars) > linuxVars {
-		return nil, fmt.Errorf("env: %d variables are too many: Linux takes %d on its command line", len(vars), linuxVars)
+		return nil, fmt.Errorf("env: %d variables are too many: Linux takes %d on its command line: %w", len(vars), linuxVars, ErrNoRoom)
 	}
 	var words []string
 	for _, v := range vars {
@@ -170,7 +170,7 @@ func linuxInitArgs(args []string) ([]string, error) {
 		return nil, nil
 	}
 	if len(args) > linuxArgs {
-		return nil, fmt.Errorf("args: %d arguments are too many: Linux hands init %d", len(args), linuxArgs)
+		return nil, fmt.Errorf("args: %d arguments are too many: Linux hands init %d: %w", len(args), linuxArgs, ErrNoRoom)
 	}
 	words := []string{"--"}
 	for i, arg := range args {

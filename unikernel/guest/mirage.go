@@ -88,7 +88,7 @@ func refuseEnv(b Boot, family string) error {
 		return err
 	}
 	key, _, _ := strings.Cut(vars[0], "=")
-	return fmt.Errorf("env: %s has no environment, so %s cannot be passed: use args", family, key)
+	return fmt.Errorf("env: %s has no environment, so %s cannot be passed: use args: %w", family, key, ErrNoRoom)
 }
 
 // ownAddress is an option by which a user gives the address himself, also with

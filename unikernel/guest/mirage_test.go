@@ -62,6 +62,13 @@ func TestSolo5CommandLine(t *testing.T) {
 	}
 }
 
+func TestNoEnvironmentIsNoRoom(t *testing.T) {
+	for _, family := range []Family{Mirage, Solo5} {
+		_, err := mustFor(t, family, "", X86_64).CommandLine(Boot{Env: map[string]string{"A": "1"}})
+		must.ErrorIs(t, err, ErrNoRoom)
+	}
+}
+
 func TestMirageRefuses(t *testing.T) {
 	cases := []struct {
 		name    string

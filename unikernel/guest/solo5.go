@@ -73,7 +73,7 @@ func (s solo5) CommandLine(b Boot) (string, error) {
 	}
 	line := strings.Join(words, " ")
 	if len(line) > solo5Bytes-1 {
-		return "", fmt.Errorf("args and kernel_args make a command line of %d bytes: the guest takes %d", len(line), solo5Bytes-1)
+		return "", fmt.Errorf("args and kernel_args make a command line of %d bytes: the guest takes %d: %w", len(line), solo5Bytes-1, ErrNoRoom)
 	}
 	return line, nil
 }

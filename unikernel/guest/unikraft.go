@@ -300,7 +300,7 @@ func (u unikraft) envParams(b Boot, offers []string) ([]string, error) {
 		return nil, err
 	}
 	if len(vars) > 0 && features(b.Features).lacks("LIBPOSIX_ENVIRON_LIBPARAM") {
-		return nil, fmt.Errorf("env: the image was built without CONFIG_LIBPOSIX_ENVIRON_LIBPARAM, so it takes no environment: %q cannot be passed", vars[0])
+		return nil, fmt.Errorf("env: the image was built without CONFIG_LIBPOSIX_ENVIRON_LIBPARAM, so it takes no environment: %q cannot be passed: %w", vars[0], ErrNoRoom)
 	}
 	for _, offer := range offers {
 		if err := checkVariable(offer); err != nil {
@@ -310,7 +310,7 @@ func (u unikraft) envParams(b Boot, offers []string) ([]string, error) {
 	}
 	room := features(b.Features).number("LIBPOSIX_ENVIRON_LIBPARAM_MAXCOUNT", unikraftVars)
 	if len(vars) > room {
-		return nil, fmt.Errorf("env: %d variables are too many: the image takes %d and would drop the rest; use fewer, or build it with a larger CONFIG_LIBPOSIX_ENVIRON_LIBPARAM_MAXCOUNT, or write them as env.vars=[ … ] in kernel_args", len(vars), room)
+		return nil, fmt.Errorf("env: %d variables are too many: the image takes %d and would drop the rest; use fewer, or build it with a larger CONFIG_LIBPOSIX_ENVIRON_LIBPARAM_MAXCOUNT, or write them as env.vars=[ … ] in kernel_args: %w", len(vars), room, ErrNoRoom)
 	}
 
 	var list, single []string
@@ -363,14 +363,14 @@ func wordsInFront(b Boot, arch Arch, named bool) (front, error) {
 // with a NUL byte that arm64 counts as part of it.
 func fitsUnikraft(line string, front front, maxWords, maxBytes int) error {
 	if have, room := len(line), maxBytes-2-front.bytes; have > room {
-		return fmt.Errorf("args, env and kernel_args make a command line of %d bytes: the guest takes %d", have, room)
+		return fmt.Errorf("args, env and kernel_args make a command line of %d bytes: the guest takes %d: %w", have, room, ErrNoRoom)
 	}
 	words, err := splitWords(line)
 	if err != nil {
 		return fmt.Errorf("command line: %w", err)
 	}
 	if have, room := len(words), maxWords-1-front.words; have > room {
-		return fmt.Errorf("args, env and kernel_args make a command line of %d words: the guest takes %d", have, room)
+		return fmt.Errorf("args, env and kernel_args make a command line of %d words: the guest takes %d: %w", have, room, ErrNoRoom)
 	}
 	return nil
 }

@@ -239,6 +239,7 @@ func TestUnikraftLimits(t *testing.T) {
 				return
 			}
 			must.ErrorContains(t, err, tc.message)
+			must.ErrorIs(t, err, ErrNoRoom)
 		})
 	}
 }
