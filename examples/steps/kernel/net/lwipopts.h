@@ -21,6 +21,11 @@
 #define LWIP_NETIF_STATUS_CALLBACK 1
 #define IP_REASSEMBLY 1 // UDP datagrams may be large
 #define IP_FRAG 1
+// What is sent before a neighbour's address is known waits for it: many may
+// connect at once to a guest that has just started.
+#define ARP_QUEUEING 1
+#define ARP_QUEUE_LEN 128
+#define MEMP_NUM_ARP_QUEUE 128
 
 #define MEM_ALIGNMENT 8
 #define MEM_SIZE (512 * 1024)
@@ -38,6 +43,7 @@
 #define TCP_LISTEN_BACKLOG 1
 #define TCP_DEFAULT_LISTEN_BACKLOG 255
 #define LWIP_TCP_KEEPALIVE 1
+#define LWIP_TCP_RTO_TIME 1000 // RFC 6298
 // A closed connection's state is kept for 2 x 5 s. Should they run out all the
 // same, lwIP gives up the oldest ones.
 #define TCP_MSL 5000
