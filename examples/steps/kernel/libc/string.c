@@ -119,15 +119,3 @@ char *strchr(const char *s, int c)
 			return NULL;
 	}
 }
-
-char *strrchr(const char *s, int c)
-{
-	char *last = NULL;
-
-	for (;; s++) {
-		if (*s == (char)c)
-			last = (char *)s;
-		if (!*s)
-			return last;
-	}
-}

@@ -41,10 +41,7 @@ uint32_t net_random(void)
 
 _Noreturn void net_assert_failed(const char *message, const char *file, int line)
 {
-	const char *slash = strrchr(file, '/');
-
-	print_log("CRIT: ", "liblwip", slash ? slash + 1 : file, line,
-		  "Assertion failure: %s\n", message);
+	print_log("CRIT: ", "liblwip", file, line, "Assertion failure: %s\n", message);
 	power_off(true);
 }
 

@@ -26,7 +26,7 @@ _Noreturn void net_assert_failed(const char *message, const char *file, int line
 uint32_t net_random(void);
 
 #define LWIP_PLATFORM_DIAG(x) do { print x; } while (0)
-#define LWIP_PLATFORM_ASSERT(x) net_assert_failed(x, __FILE__, __LINE__)
+#define LWIP_PLATFORM_ASSERT(x) net_assert_failed(x, __FILE_NAME__, __LINE__)
 #define LWIP_RAND() net_random()
 
 #endif
