@@ -50,19 +50,6 @@ func undoBridge(ctx context.Context, s State) error {
 	return nil
 }
 
-// withNetns calls f in the network namespace at path, alone.
-func withNetns(ctx context.Context, path string, f func() error) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	ns, err := openNetns(path)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = ns.Close() }()
-	return inNetns(ns, f)
-}
-
 // buildBridge works in the current network namespace.
 func buildBridge(c Config) (*NIC, error) {
 	taken, err := forwardedPorts()

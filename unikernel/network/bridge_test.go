@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/shoenig/test/must"
 	"golang.org/x/sys/unix"
 )
@@ -29,7 +30,7 @@ func TestBridge_Reach(t *testing.T) {
 
 	cases := []struct {
 		name, to string
-		from     *os.File
+		from     ns.NetNS
 		seen     string // the address that the server sees
 	}{
 		{"outside to guest", allocIP + ":8080", outside, outsideIP},
@@ -104,7 +105,7 @@ func TestBridge_TwoGuests(t *testing.T) {
 	serve(t, a, ":8080")
 	serve(t, b, ":8081")
 	for _, try := range []struct {
-		from *os.File
+		from ns.NetNS
 		to   string
 	}{
 		{outside, allocIP + ":8080"}, {outside, allocIP + ":8081"},

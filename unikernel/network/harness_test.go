@@ -10,11 +10,11 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/google/nftables"
 	"github.com/shoenig/test/must"
 	"github.com/vishvananda/netlink"
@@ -32,35 +32,24 @@ const (
 
 // newNetns makes a network namespace that ends with the test, even if that is
 // killed: nothing but an open file holds it.
-func newNetns(t *testing.T) *os.File {
+func newNetns(t *testing.T) ns.NetNS {
 	t.Helper()
-	type result struct {
-		file *os.File
-		err  error
-	}
-	made := make(chan result)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			made <- result{nil, fmt.Errorf("these tests need root: %w", err)}
-			return
-		}
-		file, err := os.Open("/proc/thread-self/ns/net")
-		made <- result{file, err}
-	}()
-	r := <-made
-	must.NoError(t, r.err)
-	t.Cleanup(func() { _ = r.file.Close() })
-	run(t, r.file, func() error { return up("lo") })
-	return r.file
+	netns, err := ns.TempNetNS()
+	must.NoError(t, err, must.Sprint("these tests need root"))
+	t.Cleanup(func() { _ = netns.Close() })
+	run(t, netns, func() error { return up("lo") })
+	return netns
 }
 
-// pathOf is a path by which others find ns.
-func pathOf(ns *os.File) string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ns.Fd()) }
+// pathOf is a path by which others find netns.
+func pathOf(netns ns.NetNS) string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), netns.Fd()) }
 
-func run(t *testing.T, ns *os.File, f func() error) {
+// in calls f in netns.
+func in(netns ns.NetNS, f func() error) error { return netns.Do(func(ns.NetNS) error { return f() }) }
+
+func run(t *testing.T, netns ns.NetNS, f func() error) {
 	t.Helper()
-	must.NoError(t, inNetns(ns, f))
+	must.NoError(t, in(netns, f))
 }
 
 func up(name string) error {
@@ -92,7 +81,7 @@ func configure(name, address, gateway string) error {
 
 // newAlloc makes an allocation's namespace as Nomad's bridge mode has it, and
 // the namespace outside it. mtu is that of the allocation's link.
-func newAlloc(t *testing.T, mtu int) (alloc, outside *os.File) {
+func newAlloc(t *testing.T, mtu int) (alloc, outside ns.NetNS) {
 	t.Helper()
 	alloc, outside = newNetns(t), newNetns(t)
 	run(t, alloc, func() error {
@@ -107,7 +96,7 @@ func newAlloc(t *testing.T, mtu int) (alloc, outside *os.File) {
 }
 
 // bridge is Bridge for ports given as label and number.
-func bridge(t *testing.T, alloc *os.File, ports ...Port) *NIC {
+func bridge(t *testing.T, alloc ns.NetNS, ports ...Port) *NIC {
 	t.Helper()
 	nic, err := Bridge(t.Context(), pathOf(alloc), Config{Ports: ports})
 	must.NoError(t, err)
@@ -116,11 +105,11 @@ func bridge(t *testing.T, alloc *os.File, ports ...Port) *NIC {
 }
 
 // newGuest stands in for a guest: a namespace whose only link is the other end of nic's tap.
-func newGuest(t *testing.T, nic *NIC) *os.File {
+func newGuest(t *testing.T, nic *NIC) ns.NetNS {
 	t.Helper()
-	ns := newNetns(t)
+	netns := newNetns(t)
 	var link *os.File
-	run(t, ns, func() (err error) {
+	run(t, netns, func() (err error) {
 		link, err = createTap("eth0")
 		if err != nil {
 			return err
@@ -128,7 +117,7 @@ func newGuest(t *testing.T, nic *NIC) *os.File {
 		return configure("eth0", nic.Net.Address.String(), nic.Net.Gateway.String())
 	})
 	join(t, link, duplicate(t, nic.Files[0]))
-	return ns
+	return netns
 }
 
 // duplicate is a copy of f's descriptor.
@@ -177,11 +166,11 @@ func pollable(t *testing.T, f *os.File) *os.File {
 
 // serve answers each line or datagram at address, over TCP and UDP, with the
 // sender's address as the server sees it.
-func serve(t *testing.T, ns *os.File, address string) {
+func serve(t *testing.T, netns ns.NetNS, address string) {
 	t.Helper()
 	var listener net.Listener
 	var packets net.PacketConn
-	run(t, ns, func() (err error) {
+	run(t, netns, func() (err error) {
 		if listener, err = net.Listen("tcp4", address); err != nil {
 			return err
 		}
@@ -216,9 +205,9 @@ func serve(t *testing.T, ns *os.File, address string) {
 	})
 }
 
-// dial opens a connection from within ns.
-func dial(ns *os.File, proto, address string) (conn net.Conn, err error) {
-	err = inNetns(ns, func() error {
+// dial opens a connection from within netns.
+func dial(netns ns.NetNS, proto, address string) (conn net.Conn, err error) {
+	err = in(netns, func() error {
 		conn, err = net.DialTimeout(proto, address, patience)
 		return err
 	})
@@ -229,8 +218,8 @@ func dial(ns *os.File, proto, address string) (conn net.Conn, err error) {
 }
 
 // ask asks a serve at address for the address that it sees.
-func ask(ns *os.File, proto, address string) (netip.Addr, error) {
-	conn, err := dial(ns, proto, address)
+func ask(netns ns.NetNS, proto, address string) (netip.Addr, error) {
+	conn, err := dial(netns, proto, address)
 	if err != nil {
 		return netip.Addr{}, err
 	}
@@ -246,11 +235,11 @@ func ask(ns *os.File, proto, address string) (netip.Addr, error) {
 	return seen.Addr(), err
 }
 
-// leftovers are the names of our tables and taps in ns.
-func leftovers(t *testing.T, ns *os.File) []string {
+// leftovers are the names of our tables and taps in netns.
+func leftovers(t *testing.T, netns ns.NetNS) []string {
 	t.Helper()
 	var names []string
-	run(t, ns, func() error {
+	run(t, netns, func() error {
 		conn, err := nftables.New()
 		if err != nil {
 			return err

@@ -4,94 +4,65 @@
 package network
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"runtime"
 
+	"github.com/containernetworking/plugins/pkg/ns"
 	"golang.org/x/sys/unix"
 )
 
 // ErrNetnsGone is returned where a path does not, or no longer, hold a network namespace.
 var ErrNetnsGone = errors.New("no network namespace")
 
-// openNetns opens the network namespace at path and locks it against other
-// calls, also of other processes, until it is closed.
-func openNetns(path string) (*os.File, error) {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w at %s", ErrNetnsGone, path)
+// needs is what explains a missing privilege.
+const needs = "bridge mode needs root, or CAP_NET_ADMIN and CAP_SYS_ADMIN; host mode needs neither"
+
+// withNetns calls f in the network namespace at path. No other call, also of
+// another process, is in the same namespace meanwhile. What f opens (sockets,
+// taps, files in /proc/sys/net) belongs to that namespace and may outlive the call.
+func withNetns(ctx context.Context, path string, f func() error) error {
+	if err := ctx.Err(); err != nil {
+		return err
 	}
+	netns, err := openNetns(path)
 	if err != nil {
-		return nil, fmt.Errorf("open network namespace: %w", explainPermission(err))
+		return err
 	}
-	if err := lockNetns(f); err != nil {
-		return nil, errors.Join(err, f.Close())
+	defer func() { _ = netns.Close() }()
+	if err := unix.Flock(int(netns.Fd()), unix.LOCK_EX); err != nil {
+		return fmt.Errorf("lock network namespace %s: %w", path, err)
 	}
-	return f, nil
+	entered := false
+	err = netns.Do(func(ns.NetNS) error {
+		entered = true
+		return f()
+	})
+	if err != nil && !entered {
+		return fmt.Errorf("%w (%s)", err, needs)
+	}
+	return err
 }
 
-// lockNetns locks f, having made sure that it is a namespace: where one was
-// unmounted, an empty file remains.
-func lockNetns(f *os.File) error {
-	var stat unix.Statfs_t
-	if err := unix.Fstatfs(int(f.Fd()), &stat); err != nil {
-		return fmt.Errorf("look at network namespace %s: %w", f.Name(), err)
+// openNetns opens the namespace at path. Where one was unmounted, an empty file remains.
+func openNetns(path string) (ns.NetNS, error) {
+	netns, err := ns.GetNS(path)
+	var missing ns.NSPathNotExistErr
+	var other ns.NSPathNotNSErr
+	if errors.As(err, &missing) || errors.As(err, &other) {
+		return nil, fmt.Errorf("%w at %s: %w", ErrNetnsGone, path, err)
 	}
-	if stat.Type != unix.NSFS_MAGIC {
-		return fmt.Errorf("%w at %s: it is another kind of file", ErrNetnsGone, f.Name())
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
-		return fmt.Errorf("lock network namespace %s: %w", f.Name(), err)
-	}
-	return nil
-}
-
-// inNetns calls f in the network namespace ns. What f opens (sockets, taps,
-// files in /proc/sys/net) belongs to ns and may outlive the call.
-func inNetns(ns *os.File, f func() error) error {
-	result := make(chan error)
-	go func() {
-		// A thread that could not come back stays locked, and so ends with
-		// this goroutine: no other code ever runs in the wrong namespace.
-		runtime.LockOSThread()
-		back, err := enterNetns(ns)
-		if err != nil {
-			runtime.UnlockOSThread()
-			result <- err
-			return
-		}
-		err = f()
-		if returned := back(); returned == nil {
-			runtime.UnlockOSThread()
-		}
-		result <- err
-	}()
-	return <-result
-}
-
-// enterNetns moves the calling thread into ns, and returns the way back.
-func enterNetns(ns *os.File) (back func() error, err error) {
-	home, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
-		return nil, fmt.Errorf("open own network namespace: %w", err)
+		return nil, fmt.Errorf("open network namespace: %w (%s)", err, needs)
 	}
-	err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
-	if err != nil {
-		err = fmt.Errorf("enter network namespace %s: %w", ns.Name(), explainPermission(err))
-		return nil, errors.Join(err, home.Close())
-	}
-	return func() error {
-		defer func() { _ = home.Close() }()
-		return unix.Setns(int(home.Fd()), unix.CLONE_NEWNET)
-	}, nil
+	return netns, nil
 }
 
 // explainPermission adds what would help where a privilege is missing.
 func explainPermission(err error) error {
 	if errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("%w (bridge mode needs root, or CAP_NET_ADMIN and CAP_SYS_ADMIN; host mode needs neither)", err)
+		return fmt.Errorf("%w (%s)", err, needs)
 	}
 	return err
 }

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/shoenig/test/must"
 
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/guest"
@@ -34,10 +35,10 @@ func TestQEMU_Bridge(t *testing.T) {
 			stop := boot(t, alloc, arch, nic)
 
 			for _, from := range []struct {
-				ns *os.File
-				ip string
+				netns ns.NetNS
+				ip    string
 			}{{outside, allocIP}, {alloc, "127.0.0.1"}, {alloc, allocIP}} {
-				expectSteps(t, from.ns, from.ip+":8080", from.ip+":9000")
+				expectSteps(t, from.netns, from.ip+":8080", from.ip+":9000")
 			}
 			stop()
 			must.Eq(t, []string{nic.Undo.Table}, leftovers(t, alloc)) // the tap went with QEMU
@@ -60,9 +61,9 @@ func TestQEMU_User(t *testing.T) {
 	}
 }
 
-// boot starts QEMU in ns as an unprivileged user, as the driver does, and
+// boot starts QEMU in netns as an unprivileged user, as the driver does, and
 // waits until the guest listens. The guest ends with the returned call.
-func boot(t *testing.T, ns *os.File, arch guest.Arch, nic *NIC) (stop func()) {
+func boot(t *testing.T, netns ns.NetNS, arch guest.Arch, nic *NIC) (stop func()) {
 	t.Helper()
 	kind, err := guest.For(guest.Unikraft, "", arch)
 	must.NoError(t, err)
@@ -85,7 +86,7 @@ func boot(t *testing.T, ns *os.File, arch guest.Arch, nic *NIC) (stop func()) {
 	must.NoError(t, err)
 	var stderr strings.Builder
 	qemu.Stderr = &stderr
-	run(t, ns, qemu.Start)
+	run(t, netns, qemu.Start)
 	stop = func() {
 		_ = qemu.Process.Kill()
 		_ = qemu.Wait()
@@ -122,9 +123,9 @@ func awaitLine(r io.Reader, text string) error {
 }
 
 // expectSteps asks the guest over TCP and UDP.
-func expectSteps(t *testing.T, ns *os.File, http, echo string) {
+func expectSteps(t *testing.T, netns ns.NetNS, http, echo string) {
 	t.Helper()
-	conn, err := dial(ns, "tcp", http)
+	conn, err := dial(netns, "tcp", http)
 	must.NoError(t, err)
 	_, err = io.WriteString(conn, "GET /healthz HTTP/1.0\r\n\r\n")
 	must.NoError(t, err)
@@ -134,7 +135,7 @@ func expectSteps(t *testing.T, ns *os.File, http, echo string) {
 	must.StrHasPrefix(t, "HTTP/1.", string(answer))
 	must.StrContains(t, string(answer), "200")
 
-	conn, err = dial(ns, "udp", echo)
+	conn, err = dial(netns, "udp", echo)
 	must.NoError(t, err)
 	defer func() { _ = conn.Close() }()
 	expectEcho(t, conn)
