@@ -35,12 +35,11 @@ func (l linux) Devices() Devices {
 		return Devices{Machine: "virt", Net: "virtio-net-device", CPUKVM: "host", CPUTCG: "max"}
 	}
 	return Devices{
-		Machine:       "pc",
-		Net:           "virtio-net-pci",
-		NetProperties: "romfile=",
-		CPUKVM:        "host",
-		CPUTCG:        "max",
-		Panic:         "pvpanic",
+		Machine: "pc",
+		Net:     "virtio-net-pci",
+		CPUKVM:  "host",
+		CPUTCG:  "max",
+		Panic:   "pvpanic",
 	}
 }
 

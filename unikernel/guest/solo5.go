@@ -36,7 +36,7 @@ func (s solo5) Devices() Devices {
 	return Devices{
 		Machine:       "pc",
 		Net:           "virtio-net-pci",
-		NetProperties: "disable-legacy=off,romfile=",
+		NetProperties: "disable-legacy=off",
 		CPUKVM:        "host",
 		CPUTCG:        "max",
 		MaxMemoryMiB:  1024,

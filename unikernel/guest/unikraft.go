@@ -70,13 +70,12 @@ func unikraftDevices(arch Arch) Devices {
 		}
 	}
 	return Devices{
-		Machine:       "pc",
-		Net:           "virtio-net-pci",
-		NetProperties: "romfile=", // nothing boots from it
-		CPUKVM:        "host,+x2apic,-pmu",
-		CPUTCG:        "max", // RDRAND is wanted; max asks TCG for nothing that it lacks
-		Panic:         "pvpanic",
-		MinMemoryMiB:  4,
+		Machine:      "pc",
+		Net:          "virtio-net-pci",
+		CPUKVM:       "host,+x2apic,-pmu",
+		CPUTCG:       "max", // RDRAND is wanted; max asks TCG for nothing that it lacks
+		Panic:        "pvpanic",
+		MinMemoryMiB: 4,
 	}
 }
 
