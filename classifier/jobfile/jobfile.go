@@ -131,12 +131,12 @@ func (f *File) Siblings(ref Ref) ([]Ref, error) {
 	return f.editor.siblings(ref), nil
 }
 
-// Rewrite returns the text of the job with the edits made and all else as it
-// was. Edits that the syntax does not allow give an error that wraps
-// ErrNotEditable. Without edits the text is returned as it was read.
-func (f *File) Rewrite(edits []Edit) ([]byte, error) {
+// Rewrite returns the job with the edits made and all else as it was. Edits
+// that the syntax does not allow give an error that wraps ErrNotEditable.
+// Without edits the file itself is returned.
+func (f *File) Rewrite(edits []Edit) (*File, error) {
 	if len(edits) == 0 {
-		return f.Source, nil
+		return f, nil
 	}
 	if err := f.open(); err != nil {
 		return nil, err
@@ -145,10 +145,11 @@ func (f *File) Rewrite(edits []Edit) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := f.verify(out, edits); err != nil {
+	job, err := f.verify(out, edits)
+	if err != nil {
 		return nil, err
 	}
-	return out, nil
+	return &File{Job: job, Format: f.Format, Source: out, opts: f.opts}, nil
 }
 
 // Check says whether one edit can be made, by making it and throwing the

@@ -139,7 +139,7 @@ job "j" {
 			}
 			out, err := f.Rewrite([]jobfile.Edit{e})
 			must.NoError(t, err)
-			must.Eq(t, tc.want, string(out))
+			must.Eq(t, tc.want, string(out.Source))
 		})
 	}
 }
@@ -187,8 +187,8 @@ func TestRewriteDynamic(t *testing.T) {
 
 	out, err := f.Rewrite(edits)
 	must.NoError(t, err)
-	must.StrContains(t, string(out), `image = "local/${group.value}"`)
-	must.StrContains(t, string(out), `config { image = "c" }`)
+	must.StrContains(t, string(out.Source), `image = "local/${group.value}"`)
+	must.StrContains(t, string(out.Source), `config { image = "c" }`)
 
 	_, err = f.Rewrite(edits[:1])
 	must.ErrorIs(t, err, jobfile.ErrNotEditable)
@@ -239,10 +239,10 @@ func TestUnwrap(t *testing.T) {
     }
   }
 }
-`, string(out))
+`, string(out.Source))
 	out, err = f.Rewrite([]jobfile.Edit{{Driver: "docker", Unwrap: "container"}})
 	must.NoError(t, err)
-	must.StrContains(t, string(out), "        image = \"a:1\"\n        # a mount\n        mount {\n          type = \"tmpfs\"\n        }\n      }\n")
+	must.StrContains(t, string(out.Source), "        image = \"a:1\"\n        # a mount\n        mount {\n          type = \"tmpfs\"\n        }\n      }\n")
 }
 
 func TestRewriteJSON(t *testing.T) {
@@ -288,7 +288,7 @@ func TestRewriteJSON(t *testing.T) {
                 "Weight": 50
               }
             ]`,
-	).Replace(in), string(out))
+	).Replace(in), string(out.Source))
 }
 
 // TestParseErrors: what cannot be read is refused with its place.

@@ -19,25 +19,25 @@ import (
 var ErrVerify = errors.New("the rewritten job would not mean what was decided")
 
 // verify parses the new text as the old one was and compares the job with the
-// old one after the edits: nothing else may differ.
-func (f *File) verify(out []byte, edits []Edit) error {
+// old one after the edits: nothing else may differ. It returns the new job.
+func (f *File) verify(out []byte, edits []Edit) (*api.Job, error) {
 	got, err := parseJob(out, f.Format, f.opts)
 	if err != nil {
-		return fmt.Errorf("%w: it does not parse: %w", ErrVerify, err)
+		return nil, fmt.Errorf("%w: it does not parse: %w", ErrVerify, err)
 	}
 	want, err := clone(f.Job)
 	if err != nil {
-		return fmt.Errorf("%w: copy the job: %w", ErrVerify, err)
+		return nil, fmt.Errorf("%w: copy the job: %w", ErrVerify, err)
 	}
 	for _, e := range edits {
 		if err := e.apply(want); err != nil {
-			return fmt.Errorf("%w: %w", ErrVerify, err)
+			return nil, fmt.Errorf("%w: %w", ErrVerify, err)
 		}
 	}
 	if where := difference(want, got); where != "" {
-		return fmt.Errorf("%w: they differ at %s", ErrVerify, where)
+		return nil, fmt.Errorf("%w: they differ at %s", ErrVerify, where)
 	}
-	return nil
+	return got, nil
 }
 
 // difference returns the path of the first difference of two jobs as the API

@@ -1,0 +1,69 @@
+// Copyright (c) The nomad-driver-unikernel authors
+// SPDX-License-Identifier: MPL-2.0
+
+package classifier
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/nomad/api"
+)
+
+// taskBlockers says what in a task, beside its config, a unikernel cannot do.
+// Each reason names the field.
+func taskBlockers(group *api.TaskGroup, task *api.Task) []string {
+	var why []string
+	add := func(is bool, format string, args ...any) {
+		if is {
+			why = append(why, fmt.Sprintf(format, args...))
+		}
+	}
+	add(task.User != "", "user = %q: a unikernel has no users", task.User)
+	add(task.Lifecycle != nil, "lifecycle: a hook runs beside other tasks, which nomad-hybrid leaves to containers")
+	add(task.CSIPluginConfig != nil, "csi_plugin: a plugin mounts folders of the host")
+	add(len(task.Actions) > 0, "action: it runs a command inside the task, and a unikernel is one process")
+	add(task.Kind != "", "kind = %q: Nomad made this task for Consul Connect", task.Kind)
+	for _, m := range task.VolumeMounts {
+		add(true, "volume_mount %q: a guest has no folders of the host", deref(m.Volume))
+	}
+	if task.Resources != nil {
+		for _, d := range task.Resources.Devices {
+			add(true, "resources.device %q: a guest has no devices of the host", d.Name)
+		}
+	}
+	for _, t := range task.Templates {
+		mode := deref(t.ChangeMode)
+		add(mode == "signal" || mode == "script", "template %q: change_mode = %q needs a process to signal or to run", deref(t.DestPath), mode)
+	}
+	return append(why, serviceBlockers(group, task)...)
+}
+
+// serviceBlockers finds checks that run a command inside the task, given in
+// the task itself or in its group.
+func serviceBlockers(group *api.TaskGroup, task *api.Task) []string {
+	var why []string
+	for _, s := range task.Services {
+		for i := range s.Checks {
+			if isScript(&s.Checks[i]) {
+				why = append(why, scriptCheck(s, &s.Checks[i]))
+			}
+		}
+	}
+	for _, s := range group.Services {
+		for i := range s.Checks {
+			c := &s.Checks[i]
+			if isScript(c) && slices.Contains([]string{c.TaskName, s.TaskName}, task.Name) {
+				why = append(why, scriptCheck(s, c))
+			}
+		}
+	}
+	return why
+}
+
+func isScript(c *api.ServiceCheck) bool { return strings.EqualFold(c.Type, "script") }
+
+func scriptCheck(s *api.Service, c *api.ServiceCheck) string {
+	return fmt.Sprintf("check %q of service %q: a script check runs a command inside the task; use http or tcp", c.Name, s.Name)
+}

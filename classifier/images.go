@@ -1,0 +1,145 @@
+// Copyright (c) The nomad-driver-unikernel authors
+// SPDX-License-Identifier: MPL-2.0
+
+package classifier
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/hashicorp/nomad/api"
+)
+
+// Images looks into images without running them. Its errors are shown as
+// notes: an image out of reach is no reason to refuse a job.
+type Images interface {
+	Container(ctx context.Context, ref string) (*ContainerImage, error)
+	Unikernel(ctx context.Context, ref string) (*UnikernelImage, error)
+}
+
+// ContainerImage is what a container image is made of.
+type ContainerImage struct {
+	Ref     string   `json:"ref"`
+	Digest  string   `json:"digest,omitempty"`
+	Arch    []string `json:"arch,omitempty"`
+	SizeMiB float64  `json:"size_mib"` // compressed layers
+	Layers  int      `json:"layers"`
+	// Entry is the argv of entry point and command.
+	Entry []string `json:"entry,omitempty"`
+	// Runtime is what the entry point is: go, static, dynamic, shell, python,
+	// node, jvm, dotnet, ruby, php, … or "" where it could not be told.
+	Runtime string `json:"runtime,omitempty"`
+	// Libraries are libraries and packages found, lower case, sorted.
+	Libraries []string `json:"libraries,omitempty"`
+	// Processes are signs that it starts other processes, such as symbols of
+	// its entry point or a process manager.
+	Processes []string `json:"processes,omitempty"`
+	// Shell and Packages name a shell and a package manager inside, if any.
+	Shell    string   `json:"shell,omitempty"`
+	Packages string   `json:"packages,omitempty"`
+	User     string   `json:"user,omitempty"`
+	Ports    []string `json:"ports,omitempty"`
+	Signal   string   `json:"stop_signal,omitempty"`
+}
+
+// UnikernelImage is what a unikernel image is and needs.
+type UnikernelImage struct {
+	Ref       string   `json:"ref"`
+	Family    string   `json:"family,omitempty"`
+	Release   string   `json:"release,omitempty"`
+	Arch      []string `json:"arch,omitempty"` // arm64, x86_64
+	SizeMiB   float64  `json:"size_mib,omitempty"`
+	MemoryMiB int      `json:"memory_mib,omitempty"` // the least it boots in, 0: unknown
+	Features  []string `json:"features,omitempty"`
+	Missing   bool     `json:"missing,omitempty"` // the reference names nothing
+}
+
+// Cluster looks at the live cluster.
+type Cluster interface {
+	Group(ctx context.Context, job *api.Job, group *api.TaskGroup, task *api.Task) (*GroupView, error)
+}
+
+// jit are runtimes that compile while they run.
+var jit = map[string]bool{"node": true, "jvm": true, "dotnet": true}
+
+// runtimeScores say how heavy an entry point's kind is, as it stands.
+var runtimeScores = map[string]float64{
+	"static": 10, "go": 15, "rust": 10, "dynamic": 35, "python": 65, "ruby": 70, "php": 60,
+	"node": 75, "jvm": 90, "dotnet": 90, "shell": 80,
+}
+
+func (s *subject) imageSignals(w *Weights) {
+	if s.image == nil {
+		return
+	}
+	from := "image " + s.image.Ref
+	if s.image.SizeMiB > 0 {
+		s.scaled("image_size", float64(int(s.image.SizeMiB)), "MiB", from, w.ImageSize)
+	}
+	if score, ok := runtimeScores[s.image.Runtime]; ok {
+		s.signal("runtime", s.image.Runtime, from, score, w.Runtime)
+	}
+	if kind, found := s.policy.workloadOf(s.image.Libraries); kind != nil {
+		value := fmt.Sprintf("%s (%s)", kind.Name, strings.Join(found, ", "))
+		s.signal("contents", value, from, float64(kind.Score), w.Contents)
+	}
+}
+
+// workloadOf finds the heaviest kind of work that libraries tell of, and the
+// libraries that told.
+func (p *Policy) workloadOf(libraries []string) (*Workload, []string) {
+	var best *Workload
+	var told []string
+	for _, w := range p.Workloads {
+		var found []string
+		for _, lib := range libraries {
+			for _, pattern := range w.Finds {
+				if wildcard(pattern, lib) {
+					found = append(found, lib)
+					break
+				}
+			}
+		}
+		if len(found) > 0 && (best == nil || w.Score > best.Score) {
+			best, told = w, found
+		}
+	}
+	if len(told) > 3 {
+		told = append(told[:3:3], "…")
+	}
+	return best, told
+}
+
+// imageBlockers says what about the images makes a unikernel impossible.
+func (s *subject) imageBlockers() []string {
+	var why []string
+	if s.unikernel != nil && s.unikernel.Missing {
+		why = append(why, fmt.Sprintf("unikernel image %s: there is none", s.unikernel.Ref))
+	}
+	if s.image == nil {
+		return why
+	}
+	if len(s.image.Processes) > 0 {
+		why = append(why, fmt.Sprintf("the container image starts several processes (%s); a unikernel is one", strings.Join(s.image.Processes, ", ")))
+	}
+	if mib, floor := s.memoryAsUnikernel(), s.policy.Memory.JITFloor; jit[s.image.Runtime] && mib < floor {
+		why = append(why, fmt.Sprintf("%s compiles while it runs, and %d MiB is below the policy's memory.jit_floor of %d: such runtimes collapse there in a unikernel",
+			s.image.Runtime, mib, floor))
+	}
+	return why
+}
+
+// memoryAsUnikernel is the memory the task would have as a unikernel, in MiB.
+func (s *subject) memoryAsUnikernel() int {
+	if mib, ok := s.hints.memory(); ok {
+		return mib
+	}
+	if s.entry != nil && s.entry.MemoryMiB > 0 {
+		return s.entry.MemoryMiB
+	}
+	if r := s.task.Resources; r != nil && r.MemoryMB != nil {
+		return *r.MemoryMB
+	}
+	return 300 // Nomad's default
+}

@@ -1,0 +1,197 @@
+// Copyright (c) The nomad-driver-unikernel authors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/fatih/color"
+	"github.com/mitchellh/go-wordwrap"
+	"golang.org/x/term"
+
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/classifier"
+)
+
+// printer shows a report to people.
+type printer struct {
+	w     *bytes.Buffer
+	width int // of the terminal; 0: lines are not wrapped
+	color bool
+}
+
+// terminal returns the width of a terminal and whether it shows colour.
+func terminal(f *os.File) (width int, colour bool) {
+	if !term.IsTerminal(int(f.Fd())) {
+		return 0, false
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		width = 80
+	}
+	_, off := os.LookupEnv("NO_COLOR")
+	return width, !off && os.Getenv("TERM") != "dumb"
+}
+
+func (p *printer) paint(s string, attrs ...color.Attribute) string {
+	if !p.color || len(attrs) == 0 {
+		return s
+	}
+	c := color.New(attrs...)
+	c.EnableColor()
+	return c.Sprint(s)
+}
+
+// report prints a row for each task and below it the reasons.
+func (p *printer) report(r *classifier.Report) {
+	fmt.Fprintf(p.w, "Job %q, policy %s\n\n", r.Job, r.Policy)
+	if len(r.Tasks) == 0 {
+		fmt.Fprintln(p.w, "The job has no tasks.")
+		return
+	}
+	header := []string{"GROUP", "TASK", "COUNT", "RUNTIME", "SCORE", "BY", "DRIVER"}
+	rows := [][]string{header}
+	for _, t := range r.Tasks {
+		rows = append(rows, row(t))
+	}
+	widths := columnWidths(rows)
+	fmt.Fprintln(p.w, p.paint(line(header, widths), color.Bold))
+	for i, t := range r.Tasks {
+		fmt.Fprintln(p.w, p.paint(line(rows[i+1], widths), runtimeColor(t)...))
+		p.reasons(t)
+	}
+	p.summary(r)
+}
+
+func row(t classifier.TaskReport) []string {
+	score := "-"
+	if t.Score != nil {
+		score = strconv.Itoa(*t.Score)
+	}
+	driver := t.Driver
+	if t.NewDriver != t.Driver {
+		driver += " -> " + t.NewDriver
+	}
+	return []string{t.Group, t.Task, strconv.Itoa(t.Count), string(t.Decision), score, string(t.Rule), driver}
+}
+
+func columnWidths(rows [][]string) []int {
+	widths := make([]int, len(rows[0]))
+	for _, r := range rows {
+		for i, cell := range r {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	return widths
+}
+
+func line(cells []string, widths []int) string {
+	var b strings.Builder
+	for i, cell := range cells {
+		b.WriteString(cell)
+		b.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2))
+	}
+	return strings.TrimRight(b.String(), " ")
+}
+
+func runtimeColor(t classifier.TaskReport) []color.Attribute {
+	switch {
+	case t.Rule == classifier.RuleUndecided:
+		return []color.Attribute{color.FgYellow}
+	case t.Decision == classifier.Unikernel:
+		return []color.Attribute{color.FgGreen}
+	case t.Considered:
+		return []color.Attribute{color.FgCyan}
+	}
+	return nil
+}
+
+func (p *printer) reasons(t classifier.TaskReport) {
+	for _, reason := range t.Reasons {
+		p.indented("    ", reason)
+	}
+	for _, g := range t.Signals {
+		p.indented("      ", fmt.Sprintf("%s %s (%s): %.0f, counts %.0f %%", g.Name, g.Value, g.Source, g.Score, g.Share))
+	}
+	for _, note := range t.Notes {
+		p.indented("    ", "note: "+note)
+	}
+	p.placements(t)
+}
+
+// placements says where the group could go as each runtime.
+func (p *printer) placements(t classifier.TaskReport) {
+	for _, way := range []struct {
+		name string
+		at   *classifier.Placement
+	}{{"container", t.AsContainer}, {"unikernel", t.AsUnikernel}} {
+		if way.at == nil {
+			continue
+		}
+		text := fmt.Sprintf("as a %s: %d of %d nodes", way.name, way.at.Fit, way.at.Of)
+		if way.at.KVM > 0 {
+			text += fmt.Sprintf(", %d with KVM", way.at.KVM)
+		}
+		if len(way.at.Missing) > 0 {
+			text += "; the others: " + strings.Join(way.at.Missing, ", ")
+		}
+		p.indented("    ", text)
+	}
+}
+
+func (p *printer) indented(indent, text string) {
+	if room := p.width - len(indent); p.width > 0 && room > 20 {
+		text = wordwrap.WrapString(text, uint(room))
+	}
+	fmt.Fprintln(p.w, indent+strings.ReplaceAll(text, "\n", "\n"+indent+"  "))
+}
+
+func (p *printer) summary(r *classifier.Report) {
+	count := map[classifier.Decision]int{}
+	for _, t := range r.Tasks {
+		count[t.Decision]++
+	}
+	fmt.Fprintf(p.w, "\n%s: %d container, %d unikernel", plural(len(r.Tasks), "task"), count[classifier.Container], count[classifier.Unikernel])
+	if n := count[classifier.AsWritten]; n > 0 {
+		fmt.Fprintf(p.w, ", %d as written", n)
+	}
+	if r.Undecided > 0 {
+		fmt.Fprintf(p.w, " (%d of them undecided)", r.Undecided)
+	}
+	fmt.Fprintln(p.w)
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// diff prints the change of the job.
+func (p *printer) diff(diff string) {
+	if diff == "" {
+		fmt.Fprintln(p.w, "\nThe job stays as it is.")
+		return
+	}
+	fmt.Fprintln(p.w)
+	for line := range strings.Lines(diff) {
+		text := strings.TrimSuffix(line, "\n")
+		switch {
+		case strings.HasPrefix(text, "diff "), strings.HasPrefix(text, "+++"), strings.HasPrefix(text, "---"):
+			text = p.paint(text, color.Bold)
+		case strings.HasPrefix(text, "@@"):
+			text = p.paint(text, color.FgCyan)
+		case strings.HasPrefix(text, "+"):
+			text = p.paint(text, color.FgGreen)
+		case strings.HasPrefix(text, "-"):
+			text = p.paint(text, color.FgRed)
+		}
+		fmt.Fprintln(p.w, text)
+	}
+}
