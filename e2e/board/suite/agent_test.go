@@ -1,0 +1,176 @@
+// Copyright (c) The nomad-driver-unikernel authors
+// SPDX-License-Identifier: MPL-2.0
+
+//go:build board
+
+package suite
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+	"github.com/shoenig/test/must"
+)
+
+const (
+	plugin = "/host/plugins/nomad-driver-unikernel"
+	qemu   = "/usr/bin/qemu-system-aarch64"
+
+	// patience bounds each wait: the board is emulated, on a machine that
+	// may have other work.
+	patience = 3 * time.Minute
+)
+
+// agentConfig is a server and client in one. The board tells no CPU frequency,
+// so the compute that jobs can reserve is given.
+const agentConfig = `
+data_dir  = %q
+bind_addr = "0.0.0.0"
+advertise {
+  http = "10.0.2.15"
+  rpc  = "10.0.2.15"
+  serf = "10.0.2.15"
+}
+server {
+  enabled          = true
+  bootstrap_expect = 1
+}
+client {
+  enabled           = true
+  network_interface = "eth0"
+  cpu_total_compute = 2000
+  cni_path          = "/usr/lib/cni"
+  options = {
+    "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean"
+  }
+}
+plugin_dir = "/host/plugins"
+plugin "nomad-driver-unikernel" {
+  config {
+    image_paths = ["/host/images"]
+    %s
+  }
+}
+`
+
+// agent is a Nomad agent on the board.
+type agent struct {
+	*api.Client
+	dir string
+	cmd *exec.Cmd
+}
+
+// startAgent starts an agent whose plugin has the given options, waits until
+// its node is ready, and stops it, with all its jobs, when the test ends.
+func startAgent(t *testing.T, options string) *agent {
+	t.Helper()
+	client, err := api.NewClient(&api.Config{Address: "http://127.0.0.1:4646"})
+	must.NoError(t, err)
+	a := &agent{Client: client, dir: t.TempDir()}
+	config := fmt.Sprintf(agentConfig, filepath.Join(a.dir, "data"), options)
+	must.NoError(t, os.WriteFile(filepath.Join(a.dir, "agent.hcl"), []byte(config), 0o600))
+	a.start(t)
+	t.Cleanup(func() {
+		a.purge(t)
+		a.stop(t)
+		must.SliceEmpty(t, pidsOf(t, qemu), must.Sprint("QEMU processes were left behind"))
+	})
+	return a
+}
+
+// start runs the agent; its log goes to the test's when the test failed.
+func (a *agent) start(t *testing.T) {
+	t.Helper()
+	path := filepath.Join(a.dir, "log")
+	log, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	must.NoError(t, err)
+	defer log.Close()
+	a.cmd = exec.Command("/host/nomad", "agent", "-config", filepath.Join(a.dir, "agent.hcl"))
+	a.cmd.Stdout, a.cmd.Stderr = log, log
+	must.NoError(t, a.cmd.Start())
+	t.Cleanup(func() {
+		if text, err := os.ReadFile(path); err == nil && t.Failed() {
+			t.Logf("the agent's log:\n%s", text)
+		}
+	})
+	eventually(t, "the node is ready", func() error {
+		nodes, _, err := a.Nodes().List(nil)
+		if err != nil {
+			return err
+		}
+		if len(nodes) != 1 || nodes[0].Status != "ready" {
+			return fmt.Errorf("nodes: %d", len(nodes))
+		}
+		return nil
+	})
+	eventually(t, "the plugin was asked", func() error {
+		_, known := a.node(t).Drivers["unikernel"]
+		if !known {
+			return fmt.Errorf("the node knows no driver unikernel yet")
+		}
+		return nil
+	})
+}
+
+// stop ends the agent as a service manager does: tasks go on.
+func (a *agent) stop(t *testing.T) {
+	t.Helper()
+	must.NoError(t, a.cmd.Process.Signal(syscall.SIGTERM))
+	_ = a.cmd.Wait() // its status tells nothing
+}
+
+// node is the agent's own node.
+func (a *agent) node(t *testing.T) *api.Node {
+	t.Helper()
+	nodes, _, err := a.Nodes().List(nil)
+	must.NoError(t, err)
+	must.Len(t, 1, nodes)
+	node, _, err := a.Nodes().Info(nodes[0].ID, nil)
+	must.NoError(t, err)
+	return node
+}
+
+// eventually asks again until there is no error.
+func eventually(t *testing.T, what string, ask func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	again := time.NewTicker(250 * time.Millisecond)
+	defer again.Stop()
+	for {
+		err := ask()
+		if err == nil {
+			return
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			t.Fatalf("waited %s until %s: %v", patience, what, err)
+		}
+	}
+}
+
+// pidsOf lists the processes that run a program.
+func pidsOf(t *testing.T, program string) []int {
+	t.Helper()
+	links, err := filepath.Glob("/proc/[0-9]*/exe")
+	must.NoError(t, err)
+	var pids []int
+	for _, link := range links {
+		if exe, err := os.Readlink(link); err != nil || exe != program {
+			continue
+		}
+		var pid int
+		if _, err := fmt.Sscanf(link, "/proc/%d/exe", &pid); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}

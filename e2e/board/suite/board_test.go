@@ -1,0 +1,190 @@
+// Copyright (c) The nomad-driver-unikernel authors
+// SPDX-License-Identifier: MPL-2.0
+
+//go:build board
+
+package suite
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/hashicorp/nomad/api"
+	"github.com/shoenig/test/must"
+)
+
+// Client states of an allocation.
+const (
+	running  = api.AllocClientStatusRunning
+	complete = api.AllocClientStatusComplete
+	failed   = api.AllocClientStatusFailed
+)
+
+// hostGIC is the one interrupt controller that the board's KVM offers.
+func hostGIC(t *testing.T) string {
+	t.Helper()
+	gic := os.Getenv("BOARD_GIC")
+	must.NotEq(t, "", gic, must.Sprint("BOARD_GIC is not set: run this by `make e2e-arm`"))
+	return gic
+}
+
+func TestBoard(t *testing.T) {
+	a := startAgent(t, "")
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T, *agent)
+	}{
+		{"fingerprint", testFingerprint},
+		{"host network", testHostNetwork},
+		{"bridge network", testBridgeNetwork},
+		{"guest fills its memory", testFullMemory},
+		{"ends", testEnds},
+		{"GIC that the host lacks", testOtherGIC},
+		{"plugin killed", testPluginKilled},
+		{"agent restarted", testAgentRestarted},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			test.run(t, a)
+			a.purge(t)
+			must.SliceEmpty(t, pidsOf(t, qemu))
+		})
+	}
+}
+
+func testFingerprint(t *testing.T, a *agent) {
+	node := a.node(t)
+	driver := node.Drivers["unikernel"]
+	must.True(t, driver.Healthy, must.Sprint(driver.HealthDescription))
+	for name, want := range map[string]string{
+		"driver.unikernel.kvm":        "true",
+		"driver.unikernel.gic":        hostGIC(t),
+		"driver.unikernel.arch.arm64": "kvm",
+	} {
+		must.Eq(t, want, node.Attributes[name], must.Sprint(name))
+	}
+	must.StrHasPrefix(t, "7.", node.Attributes["driver.unikernel.qemu.arm64.version"])
+	must.MapNotContainsKey(t, node.Attributes, "driver.unikernel.kvm.reason")
+	must.MapNotContainsKey(t, node.Attributes, "driver.unikernel.arch.x86_64") // no such QEMU on the board
+}
+
+func testHostNetwork(t *testing.T, a *agent) {
+	alloc := a.run(t, ``, running)
+	address := a.address(t)
+	mustAnswer(t, address)
+	mustRunUnderKVM(t)
+
+	usage, err := a.Allocations().Stats(alloc, nil)
+	must.NoError(t, err)
+	memory, cpu := usage.ResourceUsage.MemoryStats, usage.ResourceUsage.CpuStats
+	t.Logf("memory %+v", memory)
+	t.Logf("cpu %+v", cpu)
+	must.Between(t, 8<<20, max(memory.RSS, memory.Usage), 64<<20)
+	must.Positive(t, cpu.Percent+cpu.TotalTicks)
+	t.Log(told(alloc))
+}
+
+func testBridgeNetwork(t *testing.T, a *agent) {
+	a.run(t, `mode = "bridge"
+to = 8080`, running)
+	mustAnswer(t, a.address(t))
+	mustRunUnderKVM(t)
+}
+
+// mustRunUnderKVM looks at the one QEMU that runs.
+func mustRunUnderKVM(t *testing.T) {
+	t.Helper()
+	pids := pidsOf(t, qemu)
+	must.Len(t, 1, pids)
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pids[0]))
+	must.NoError(t, err)
+	args := strings.ReplaceAll(string(text), "\x00", " ")
+	must.StrContains(t, args, "kvm")
+	must.StrNotContains(t, args, "tcg")
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pids[0]))
+	must.NoError(t, err)
+	must.StrNotContains(t, string(status), "Uid:\t0") // an unprivileged user
+}
+
+// A guest that writes to all its memory goes on.
+func testFullMemory(t *testing.T, a *agent) {
+	a.run(t, `args = ["--fill-memory"]`, running)
+	mustAnswer(t, a.address(t))
+}
+
+func testEnds(t *testing.T, a *agent) {
+	for _, test := range []struct {
+		args   string
+		state  string
+		status int
+	}{
+		{"--exit=0", complete, 0},
+		{"--exit=7", failed, 7},
+		{"--crash", failed, -1},
+	} {
+		t.Run(test.args, func(t *testing.T) {
+			alloc := a.run(t, fmt.Sprintf("args = [%q]", test.args), complete, failed)
+			t.Log(told(alloc))
+			must.Eq(t, test.state, alloc.ClientStatus)
+			if test.status >= 0 {
+				must.Eq(t, test.status, end(t, alloc).ExitCode)
+			}
+			a.purge(t)
+		})
+	}
+}
+
+// A guest built for one interrupt controller, on a host that has the other.
+func testOtherGIC(t *testing.T, a *agent) {
+	other := map[string]string{"2": "3", "3": "2"}[hostGIC(t)]
+	alloc := a.run(t, fmt.Sprintf(`gic = %q`, other), failed)
+	t.Log(told(alloc))
+	must.StrContains(t, told(alloc), "GIC")
+}
+
+// QEMU outlives the plugin, and the next plugin finds it.
+func testPluginKilled(t *testing.T, a *agent) {
+	alloc := a.run(t, ``, running)
+	address := a.address(t)
+	mustAnswer(t, address)
+	before := pidsOf(t, qemu)
+	plugins := pidsOf(t, plugin)
+	must.Len(t, 1, plugins)
+	must.NoError(t, syscall.Kill(plugins[0], syscall.SIGKILL))
+
+	eventually(t, "there is a new plugin", func() error {
+		if now := pidsOf(t, plugin); len(now) != 1 || now[0] == plugins[0] {
+			return fmt.Errorf("plugins: %v", now)
+		}
+		return nil
+	})
+	mustAnswer(t, address)
+	mustStop(t, a, alloc, before)
+}
+
+// QEMU outlives the agent, and the next agent finds it.
+func testAgentRestarted(t *testing.T, a *agent) {
+	alloc := a.run(t, ``, running)
+	address := a.address(t)
+	mustAnswer(t, address)
+	before := pidsOf(t, qemu)
+	a.stop(t)
+	mustAnswer(t, address)
+	a.start(t)
+	mustAnswer(t, address)
+	mustStop(t, a, alloc, before)
+}
+
+// mustStop checks that the same QEMU runs on, and that Nomad can end it.
+func mustStop(t *testing.T, a *agent, alloc *api.Allocation, before []int) {
+	t.Helper()
+	must.Eq(t, before, pidsOf(t, qemu))
+	alloc = a.await(t, alloc.ID, running)
+	a.purge(t)
+	alloc = a.await(t, alloc.ID, complete, failed)
+	t.Log(told(alloc))
+	must.Eq(t, complete, alloc.ClientStatus)
+	must.SliceEmpty(t, pidsOf(t, qemu))
+}
