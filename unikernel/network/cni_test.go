@@ -15,8 +15,8 @@ import (
 
 // nomadBridge is the network that Nomad's bridge mode configures, with the
 // address store put elsewhere (nomad, client/allocrunner/cni/bridge.go), and with
-the client's bridge_network_hairpin_mode: without it not even a container
-reaches itself by the node's port, where bridges pass through iptables.
+// the client's bridge_network_hairpin_mode: without it not even a container
+// reaches itself by the node's port, where bridges pass through iptables.
 const nomadBridge = `{
 	"cniVersion": "0.4.0",
 	"name": "nomad",
@@ -57,7 +57,7 @@ func TestBridge_BehindCNI(t *testing.T) {
 		{"another allocation, by the node's port", outsideIP + ":25000", other},
 		{"another allocation, by the allocation's address", webIP + ":8080", other},
 		{"a sidecar", "127.0.0.1:8080", web},
-{"the guest, to itself by the node's port", outsideIP + ":25000", guest},
+		{"the guest, to itself by the node's port", outsideIP + ":25000", guest},
 		{"the guest, to another machine", allocIP + ":9000", guest},
 	}
 	for _, tc := range cases {
