@@ -24,7 +24,9 @@ struct connection {
 	struct pbuf *in;         // received, not yet read
 	size_t in_offset;        // read of the first buffer of in
 	size_t sent;             // bytes of out handed to lwIP
-	bool answering, closing;
+	bool answering;
+	bool closing;            // our end is sent
+	bool ended;              // the peer's end has come; it may still read
 	uint64_t active_ns;      // when it last moved
 	struct http_reader reader;
 	struct response out;
@@ -154,29 +156,35 @@ static void work(struct connection *c)
 	}
 }
 
+// proceed works, and closes when the peer has ended and has all its answers.
+static void proceed(struct connection *c)
+{
+	struct tcp_pcb *pcb = c->pcb;
+
+	work(c);
+	if (!c->ended || c->answering) {
+		tcp_output(pcb);
+		return;
+	}
+	detach(c);
+	release(c);
+	tcp_close(pcb); // should memory be short, lwIP itself tries again
+}
+
 static err_t on_receive(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t err)
 {
 	struct connection *c = arg;
 
+	(void)pcb;
 	(void)err;
-	if (!p) { // the peer's end
-		bool unsent = c->answering;
-
-		detach(c);
-		release(c);
-		if (unsent || tcp_close(pcb) != ERR_OK) {
-			tcp_abort(pcb);
-			return ERR_ABRT;
-		}
-		return ERR_OK;
-	}
 	c->active_ns = clock_ns();
-	if (c->in)
+	if (!p)
+		c->ended = true;
+	else if (c->in)
 		pbuf_cat(c->in, p);
 	else
 		c->in = p;
-	work(c);
-	tcp_output(pcb);
+	proceed(c);
 	return ERR_OK;
 }
 
@@ -184,12 +192,11 @@ static err_t on_sent(void *arg, struct tcp_pcb *pcb, u16_t len)
 {
 	struct connection *c = arg;
 
+	(void)pcb;
 	(void)len;
 	c->active_ns = clock_ns();
-	if (c->answering) {
-		work(c);
-		tcp_output(pcb);
-	}
+	if (c->answering)
+		proceed(c);
 	return ERR_OK;
 }
 
@@ -199,14 +206,13 @@ static err_t on_poll(void *arg, struct tcp_pcb *pcb)
 	struct connection *c = arg;
 	uint64_t limit = (c->closing ? LINGER_SECONDS : IDLE_SECONDS) * NS_PER_SEC;
 
+	(void)pcb;
 	if (clock_ns() - c->active_ns > limit) {
 		drop(c);
 		return ERR_ABRT;
 	}
-	if (c->answering) {
-		work(c);
-		tcp_output(pcb);
-	}
+	if (c->answering)
+		proceed(c);
 	return ERR_OK;
 }
 
