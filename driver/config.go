@@ -1,0 +1,207 @@
+// Copyright (c) The nomad-driver-unikernel authors
+// SPDX-License-Identifier: MPL-2.0
+
+package driver
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/guest"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/probe"
+)
+
+// PluginConfig is the plugin's config block, as pluginSpec describes it.
+type PluginConfig struct {
+	ImagePaths     []string    `codec:"image_paths"`
+	User           string      `codec:"user"`
+	Emulation      bool        `codec:"emulation"`
+	MemoryOverhead string      `codec:"memory_overhead"`
+	ArgsAllowlist  []string    `codec:"args_allowlist"`
+	QEMU           QEMUConfig  `codec:"qemu"`
+	Cache          CacheConfig `codec:"cache"`
+	GC             *GCConfig   `codec:"gc"`
+}
+
+// QEMUConfig names QEMU binaries; empty: looked up in PATH.
+type QEMUConfig struct {
+	ARM64  string `codec:"arm64"`
+	X86_64 string `codec:"x86_64"`
+}
+
+// CacheConfig is about images from registries.
+type CacheConfig struct {
+	Dir                string   `codec:"dir"`
+	MaxSize            string   `codec:"max_size"`
+	Offline            bool     `codec:"offline"`
+	InsecureRegistries []string `codec:"insecure_registries"`
+	AuthFile           string   `codec:"auth_file"`
+}
+
+// GCConfig is about what no task owns.
+type GCConfig struct {
+	Orphans bool `codec:"orphans"`
+}
+
+// settings is a PluginConfig that was checked.
+type settings struct {
+	PluginConfig
+	overheadMiB  int64
+	cacheSizeMiB int64
+	credential   *syscall.Credential // nil: as this process
+	allowed      []*regexp.Regexp
+}
+
+// check makes settings, or reports every option that cannot work.
+func (c PluginConfig) check() (*settings, error) {
+	s := &settings{PluginConfig: c}
+	var errs []error
+	for _, path := range c.ImagePaths {
+		if !filepath.IsAbs(path) {
+			errs = append(errs, fmt.Errorf("image_paths: %q is not an absolute path", path))
+		}
+	}
+	var err error
+	if s.overheadMiB, err = mebibytes("memory_overhead", c.MemoryOverhead); err != nil {
+		errs = append(errs, err)
+	}
+	if c.Cache.MaxSize != "" {
+		if s.cacheSizeMiB, err = mebibytes("cache.max_size", c.Cache.MaxSize); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if s.credential, err = probe.Credential(c.User); err != nil {
+		errs = append(errs, fmt.Errorf("user: %w", err))
+	}
+	for _, pattern := range c.ArgsAllowlist {
+		// Matched against whole arguments, so that no pattern allows more
+		// than it shows.
+		re, err := regexp.Compile(`\A(?:` + pattern + `)\z`)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("args_allowlist: %q: %w", pattern, err))
+			continue
+		}
+		s.allowed = append(s.allowed, re)
+	}
+	return s, errors.Join(errs...)
+}
+
+func mebibytes(name, value string) (int64, error) {
+	bytes, err := humanize.ParseBytes(value)
+	if err != nil {
+		return 0, fmt.Errorf(`%s: %q is not a size, such as "24MiB"`, name, value)
+	}
+	const mib = 1 << 20
+	return int64((bytes + mib - 1) / mib), nil
+}
+
+func (s *settings) qemuPaths() map[guest.Arch]string {
+	return map[guest.Arch]string{guest.ARM64: s.QEMU.ARM64, guest.X86_64: s.QEMU.X86_64}
+}
+
+// TaskConfig is a task's config block, as taskSpec describes it.
+type TaskConfig struct {
+	Image        string        `codec:"image"`
+	Initrd       string        `codec:"initrd"`
+	Guest        string        `codec:"guest"`
+	GuestVersion string        `codec:"guest_version"`
+	Arch         string        `codec:"arch"`
+	Args         []string      `codec:"args"`
+	KernelArgs   []string      `codec:"kernel_args"`
+	Ports        []string      `codec:"ports"`
+	Accelerator  string        `codec:"accelerator"`
+	Machine      MachineConfig `codec:"machine"`
+	Ready        ReadyConfig   `codec:"ready"`
+	ExtraArgs    []string      `codec:"extra_args"`
+}
+
+// MachineConfig overrides what the guest's family asks for.
+type MachineConfig struct {
+	Type string `codec:"type"`
+	CPU  string `codec:"cpu"`
+	GIC  string `codec:"gic"`
+}
+
+// ReadyConfig says when a guest is up.
+type ReadyConfig struct {
+	Pattern string `codec:"pattern"`
+	Timeout string `codec:"timeout"`
+}
+
+// defaultReadyTimeout is how long a guest has to print its ready line.
+const defaultReadyTimeout = 60 * time.Second
+
+// wish is a TaskConfig that was checked on its own, without looking at the
+// node or at the image.
+type wish struct {
+	TaskConfig
+	family       guest.Family // empty: as the image tells
+	arch         guest.Arch   // empty: as the image tells
+	ready        *regexp.Regexp
+	readyTimeout time.Duration
+}
+
+// check makes a wish, or reports every field that cannot work.
+func (c TaskConfig) check(allowed []*regexp.Regexp) (*wish, error) {
+	w := &wish{TaskConfig: c, readyTimeout: defaultReadyTimeout}
+	var errs []error
+	fail := func(field string, err error) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("config.%s: %w", field, err))
+		}
+	}
+	var err error
+	if c.Guest != "" && c.Guest != "auto" {
+		w.family, err = guest.ParseFamily(c.Guest)
+		fail("guest", err)
+	}
+	if c.Arch != "" {
+		w.arch, err = guest.ParseArch(c.Arch)
+		fail("arch", err)
+	}
+	if c.Ready.Pattern != "" {
+		w.ready, err = regexp.Compile(c.Ready.Pattern)
+		fail("ready.pattern", err)
+	}
+	if c.Ready.Timeout != "" {
+		w.readyTimeout, err = time.ParseDuration(c.Ready.Timeout)
+		fail("ready.timeout", err)
+	}
+	fail("accelerator", checkAccelerator(c.Accelerator))
+	fail("machine.gic", checkGIC(c.Machine.GIC))
+	for _, arg := range c.ExtraArgs {
+		fail("extra_args", checkExtraArg(arg, allowed))
+	}
+	return w, errors.Join(errs...)
+}
+
+func checkAccelerator(value string) error {
+	switch value {
+	case "", "auto", "kvm", "tcg":
+		return nil
+	}
+	return fmt.Errorf("unknown accelerator %q: use auto, kvm or tcg", value)
+}
+
+func checkGIC(value string) error {
+	switch value {
+	case "", "2", "3", "4", "host", "max":
+		return nil
+	}
+	return fmt.Errorf("unknown GIC version %q: use 2, 3, 4, host or max", value)
+}
+
+func checkExtraArg(arg string, allowed []*regexp.Regexp) error {
+	for _, re := range allowed {
+		if re.MatchString(arg) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%q matches no pattern of the plugin option args_allowlist, so the operator does not allow it", arg)
+}

@@ -1,0 +1,120 @@
+// Copyright (c) The nomad-driver-unikernel authors
+// SPDX-License-Identifier: MPL-2.0
+
+package driver
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/nomad/plugins/drivers"
+	"github.com/hashicorp/nomad/plugins/shared/structs"
+
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/guest"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/probe"
+)
+
+// fingerprintPeriod is how often the node is looked at again: QEMU may be
+// installed, or the right to open /dev/kvm given, while the agent runs.
+const fingerprintPeriod = 5 * time.Minute
+
+// Fingerprint tells Nomad what works on this node, until ctx ends.
+func (d *Driver) Fingerprint(ctx context.Context) (<-chan *drivers.Fingerprint, error) {
+	ch := make(chan *drivers.Fingerprint)
+	go func() {
+		defer close(ch)
+		ticker := time.NewTicker(fingerprintPeriod)
+		defer ticker.Stop()
+		for {
+			select {
+			case ch <- d.fingerprint(ctx):
+			case <-ctx.Done():
+				return
+			}
+			select {
+			case <-ticker.C:
+				d.host.forget()
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return ch, nil
+}
+
+func (d *Driver) fingerprint(ctx context.Context) *drivers.Fingerprint {
+	settings, _, err := d.configured()
+	if err != nil {
+		return &drivers.Fingerprint{Health: drivers.HealthStateUndetected, HealthDescription: err.Error()}
+	}
+	node, err := d.host.get(ctx, settings)
+	if err != nil {
+		return &drivers.Fingerprint{Health: drivers.HealthStateUnhealthy, HealthDescription: err.Error()}
+	}
+	fp := &drivers.Fingerprint{
+		Attributes:        attributes(node, settings),
+		Health:            drivers.HealthStateHealthy,
+		HealthDescription: drivers.DriverHealthy,
+	}
+	if reasons := unusable(node); reasons != "" {
+		fp.Health = drivers.HealthStateUndetected
+		fp.HealthDescription = reasons
+	}
+	return fp
+}
+
+// unusable tells why no guest at all can run here; empty: some can.
+func unusable(node probe.Result) string {
+	var reasons []string
+	for _, arch := range guest.Arches {
+		if node.Arches[arch].Accelerator != probe.None {
+			return ""
+		}
+		reasons = append(reasons, string(arch)+": "+node.Arches[arch].Reason)
+	}
+	return strings.Join(reasons, "; ")
+}
+
+func attributes(node probe.Result, s *settings) map[string]*structs.Attribute {
+	const prefix = "driver." + Name
+	attrs := map[string]*structs.Attribute{
+		prefix + ".version":             structs.NewStringAttribute(Version),
+		prefix + ".guests":              structs.NewStringAttribute(families()),
+		prefix + ".kvm":                 structs.NewBoolAttribute(node.KVM),
+		prefix + ".memory_overhead_mib": structs.NewIntAttribute(s.overheadMiB, ""),
+	}
+	if !node.KVM {
+		attrs[prefix+".kvm.reason"] = structs.NewStringAttribute(node.KVMReason)
+	}
+	for _, arch := range guest.Arches {
+		can := node.Arches[arch]
+		if can.Accelerator != probe.None {
+			attrs[prefix+".arch."+string(arch)] = structs.NewStringAttribute(string(can.Accelerator))
+		}
+		if can.Version != "" {
+			attrs[prefix+".qemu."+string(arch)+".version"] = structs.NewStringAttribute(can.Version)
+		}
+	}
+	if len(node.GIC) > 0 {
+		attrs[prefix+".gic"] = structs.NewStringAttribute(joinInts(node.GIC))
+	}
+	return attrs
+}
+
+func families() string {
+	names := make([]string, len(guest.Families))
+	for i, family := range guest.Families {
+		names[i] = string(family)
+	}
+	return strings.Join(names, ",")
+}
+
+func joinInts(numbers []int) string {
+	texts := make([]string, len(numbers))
+	for i, n := range numbers {
+		texts[i] = strconv.Itoa(n)
+	}
+	return strings.Join(texts, ",")
+}

@@ -1,0 +1,105 @@
+// Copyright (c) The nomad-driver-unikernel authors
+// SPDX-License-Identifier: MPL-2.0
+
+package driver
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/guest"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/machine"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/probe"
+)
+
+// host is what the node can do, probed when first asked for and then kept.
+type host struct {
+	mu     sync.Mutex
+	probed bool
+	result probe.Result
+}
+
+func (h *host) get(ctx context.Context, s *settings) (probe.Result, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.probed {
+		return h.result, nil
+	}
+	result, err := probe.Host(ctx, probe.Options{QEMU: s.qemuPaths(), User: s.User, Emulation: s.Emulation})
+	if err != nil {
+		return result, fmt.Errorf("finding out what this node can do: %w", err)
+	}
+	h.result, h.probed = result, true
+	return result, nil
+}
+
+// forget makes the next get probe again.
+func (h *host) forget() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.probed = false
+}
+
+// chooseAccelerator takes KVM where it works, unless the job says otherwise.
+func (l *launch) chooseAccelerator(ctx context.Context) error {
+	node, err := l.d.host.get(ctx, l.settings)
+	if err != nil {
+		return err
+	}
+	arch := node.Arches[l.image.Arch]
+	if arch.QEMU == "" {
+		return fmt.Errorf("a guest for %s cannot run on this node: %s", l.image.Arch, arch.Reason)
+	}
+	l.qemu = arch.QEMU
+	l.accel = machine.Accelerator(arch.Accelerator)
+	switch l.wish.Accelerator {
+	case "kvm":
+		return l.needKVM(node)
+	case "tcg":
+		l.accel = machine.TCG
+		if !l.settings.Emulation {
+			return fmt.Errorf(`config.accelerator = "tcg": the plugin option emulation = false forbids it on this node`)
+		}
+	}
+	if l.accel == "" {
+		return fmt.Errorf("a guest for %s cannot run on this node: %s", l.image.Arch, arch.Reason)
+	}
+	return nil
+}
+
+func (l *launch) needKVM(node probe.Result) error {
+	if l.accel == machine.KVM {
+		return nil
+	}
+	reason := node.KVMReason
+	if l.image.Arch != guest.HostArch() {
+		reason = fmt.Sprintf("the guest is for %s and this node is %s", l.image.Arch, guest.HostArch())
+	}
+	return fmt.Errorf(`config.accelerator = "kvm": %s; use "auto" to allow emulation`, reason)
+}
+
+// gic is the interrupt controller: the job's, or the newest that KVM offers,
+// or QEMU's own choice. Only arm64's virt machine has one to choose.
+func (l *launch) gic() string {
+	if l.image.Arch != guest.ARM64 || l.wish.Machine.GIC != "" {
+		return l.wish.Machine.GIC
+	}
+	if l.accel != machine.KVM {
+		return ""
+	}
+	node, err := l.d.host.get(l.d.ctx, l.settings)
+	if err != nil || len(node.GIC) == 0 {
+		return ""
+	}
+	return strconv.Itoa(slices.Max(node.GIC))
+}
+
+func cpuModel(devices guest.Devices, accel machine.Accelerator) string {
+	if accel == machine.KVM {
+		return devices.CPUKVM
+	}
+	return devices.CPUTCG
+}

@@ -1,0 +1,41 @@
+// Copyright (c) The nomad-driver-unikernel authors
+// SPDX-License-Identifier: MPL-2.0
+
+package driver
+
+import (
+	"github.com/hashicorp/nomad/plugins/drivers"
+
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/cgroup"
+)
+
+// maxThreads bounds QEMU's threads: one for each processor, one for the main
+// loop, and those of its thread pools.
+const maxThreads = 64
+
+// cgroupSpec turns a task's resources into limits for QEMU.
+func cgroupSpec(task *drivers.TaskConfig) cgroup.Spec {
+	resources := task.Resources
+	spec := cgroup.Spec{
+		Name: machineID(task.ID),
+		Limits: cgroup.Limits{
+			MemoryMiB:    resources.NomadResources.Memory.MemoryMB,
+			MemoryMaxMiB: resources.NomadResources.Memory.MemoryMaxMB,
+			Pids:         maxThreads,
+		},
+	}
+	if linux := resources.LinuxResources; linux != nil {
+		spec.Path = linux.CpusetCgroupPath
+		spec.Limits.CPUShares = linux.CPUShares
+		spec.Limits.Cpuset = linux.CpusetCpus
+	}
+	return spec
+}
+
+func deleteCgroup(state cgroup.State) error {
+	group, err := cgroup.Load(state)
+	if err != nil {
+		return err
+	}
+	return group.Delete()
+}

@@ -1,0 +1,83 @@
+// Copyright (c) The nomad-driver-unikernel authors
+// SPDX-License-Identifier: MPL-2.0
+
+package driver
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	"github.com/hashicorp/nomad/plugins/drivers"
+
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/network"
+)
+
+// portsOf finds the ports that a task's `ports` names among its group's.
+func portsOf(task *drivers.TaskConfig, labels []string) ([]network.Port, error) {
+	var ports []network.Port
+	for _, label := range labels {
+		port, err := portOf(task, label)
+		if err != nil {
+			return nil, err
+		}
+		ports = append(ports, port)
+	}
+	return ports, nil
+}
+
+func portOf(task *drivers.TaskConfig, label string) (network.Port, error) {
+	if task.Resources.Ports == nil {
+		return network.Port{}, fmt.Errorf("config.ports: %q: the task's group has no network block; add one with port %q", label, label)
+	}
+	mapping, ok := task.Resources.Ports.Get(label)
+	if !ok {
+		var known []string
+		for _, p := range *task.Resources.Ports {
+			known = append(known, p.Label)
+		}
+		return network.Port{}, fmt.Errorf("config.ports: the group's network block has no port %q; it has %q", label, known)
+	}
+	inside := mapping.Value
+	if mapping.To > 0 {
+		inside = mapping.To
+	}
+	host, err := netip.ParseAddr(mapping.HostIP)
+	if err != nil {
+		return network.Port{}, fmt.Errorf("port %q: host address: %w", label, err)
+	}
+	return network.Port{Label: label, HostIP: host, Host: uint16(mapping.Value), Guest: uint16(inside)}, nil
+}
+
+// openNetwork makes the guest's NIC as the group's network mode asks; nil: none.
+func (l *launch) openNetwork(ctx context.Context) (*network.NIC, error) {
+	config := network.Config{Ports: l.ports, DNS: l.dnsServers()}
+	isolation := l.task.NetworkIsolation
+	switch {
+	case isolation == nil || isolation.Mode == drivers.NetIsolationModeHost || isolation.Mode == "":
+		return network.User(config)
+	case isolation.Mode == drivers.NetIsolationModeGroup:
+		return network.Bridge(ctx, isolation.Path, config)
+	case len(l.ports) > 0:
+		return nil, fmt.Errorf(`config.ports: %q: the group's network mode "none" has no ports`, l.wish.Ports)
+	}
+	return nil, nil
+}
+
+// dnsServers are those of the group's network block.
+func (l *launch) dnsServers() []netip.Addr {
+	if l.task.DNS == nil {
+		return nil
+	}
+	var servers []netip.Addr
+	for _, server := range l.task.DNS.Servers {
+		if addr, err := netip.ParseAddr(server); err == nil {
+			servers = append(servers, addr)
+		}
+	}
+	return servers
+}
+
+// driverNetwork: the guest has no address of its own that others reach; Nomad
+// advertises the host's, or the allocation's in bridge mode.
+func (l *launch) driverNetwork() *drivers.DriverNetwork { return nil }

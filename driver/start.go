@@ -1,0 +1,376 @@
+// Copyright (c) The nomad-driver-unikernel authors
+// SPDX-License-Identifier: MPL-2.0
+
+package driver
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/nomad/plugins/drivers"
+
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/cgroup"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/guest"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/image"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/machine"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/network"
+)
+
+// qemuTimeout bounds the time from starting QEMU to its letting the guest run.
+// It needs tens of milliseconds; a busy board needs more.
+const qemuTimeout = 60 * time.Second
+
+// launch is one start of a task, on its way.
+type launch struct {
+	d        *Driver
+	settings *settings
+	task     *drivers.TaskConfig
+	wish     *wish
+
+	image *image.Image
+	guest guest.Guest
+	accel machine.Accelerator
+	qemu  string
+	ramMB int64
+
+	ports []network.Port
+	nic   *network.NIC
+	group *cgroup.Group
+	logs  *logPipe
+	state taskState
+	path  string // of the state's record
+}
+
+// StartTask boots a task's guest. All that can be refused is refused before
+// anything is acquired; a start that fails later gives everything back.
+func (d *Driver) StartTask(config *drivers.TaskConfig) (*drivers.TaskHandle, *drivers.DriverNetwork, error) {
+	if _, err := d.tasks.get(config.ID); err == nil {
+		return nil, nil, fmt.Errorf("task %s is started already", config.ID)
+	}
+	l, err := d.prepare(d.ctx, config)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer l.image.Close()
+
+	m, err := l.run(d.ctx)
+	if err != nil {
+		return nil, nil, l.giveUp(err)
+	}
+	handle, err := l.handle()
+	if err != nil {
+		m.Kill()
+		return nil, nil, l.giveUp(err)
+	}
+	d.adopt(&task{config: config, state: l.state, record: l.path, machine: m, cgroup: l.group, logs: l.logs})
+	d.tell(config, "%s", l.summary())
+	return handle, l.driverNetwork(), nil
+}
+
+// giveUp gives back what a failed start had acquired. The machine has ended.
+func (l *launch) giveUp(err error) error {
+	l.logs.close()
+	return errors.Join(err, l.state.undo(l.d.ctx, l.path))
+}
+
+// adopt makes a task known and follows it to its end.
+func (d *Driver) adopt(t *task) {
+	t.done = make(chan struct{})
+	d.tasks.put(t)
+	go d.follow(t)
+}
+
+// prepare checks all that can be checked and acquires nothing but the image's
+// open files.
+func (d *Driver) prepare(ctx context.Context, config *drivers.TaskConfig) (*launch, error) {
+	settings, images, err := d.configured()
+	if err != nil {
+		return nil, err
+	}
+	var raw TaskConfig
+	if err := config.DecodeDriverConfig(&raw); err != nil {
+		return nil, fmt.Errorf("decoding the task's config: %w", err)
+	}
+	wish, err := raw.check(settings.allowed)
+	if err != nil {
+		return nil, err
+	}
+	l := &launch{d: d, settings: settings, task: config, wish: wish}
+	if l.ports, err = portsOf(config, wish.Ports); err != nil {
+		return nil, err
+	}
+	if l.image, err = images.Open(ctx, l.imageRequest(), l.progress); err != nil {
+		return nil, err
+	}
+	if err := l.settle(ctx); err != nil {
+		l.image.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *launch) imageRequest() image.Request {
+	dir := l.task.TaskDir()
+	return image.Request{
+		Image:      l.wish.Image,
+		Initrd:     l.wish.Initrd,
+		Family:     l.wish.family,
+		Release:    l.wish.GuestVersion,
+		Arch:       l.wish.arch,
+		Host:       guest.HostArch(),
+		TaskDir:    dir.Dir,
+		AllocDir:   dir.SharedAllocDir,
+		ImagePaths: l.settings.ImagePaths,
+	}
+}
+
+func (l *launch) progress(message string) { l.d.tell(l.task, "%s", message) }
+
+// settle decides what follows from image and node together.
+func (l *launch) settle(ctx context.Context) error {
+	if l.image.Family == "" {
+		return fmt.Errorf("config.guest: image %s does not tell what guest it is: set guest to one of %v",
+			l.image.Source, guest.Families)
+	}
+	var err error
+	if l.guest, err = guest.For(l.image.Family, l.image.Release, l.image.Arch); err != nil {
+		return fmt.Errorf("config.guest: %w", err)
+	}
+	if err := l.chooseAccelerator(ctx); err != nil {
+		return err
+	}
+	return l.chooseMemory()
+}
+
+// chooseMemory gives the guest what QEMU's own share leaves of the task's memory.
+func (l *launch) chooseMemory() error {
+	reserved := l.task.Resources.NomadResources.Memory.MemoryMB // MiB, whatever its name says
+	l.ramMB = reserved - l.settings.overheadMiB
+	devices := l.guest.Devices()
+	if least := max(devices.MinMemoryMiB, 1); l.ramMB < least {
+		return fmt.Errorf("resources.memory = %d: QEMU itself takes %d MiB of it (memory_overhead), and a %s guest on %s needs at least %d MiB: set memory to %d or more",
+			reserved, l.settings.overheadMiB, l.image.Family, l.image.Arch, least, least+l.settings.overheadMiB)
+	}
+	if most := devices.MaxMemoryMiB; most > 0 && l.ramMB > most {
+		l.ramMB = most
+	}
+	return nil
+}
+
+// run acquires what the machine needs, recording each step, and starts it.
+func (l *launch) run(ctx context.Context) (*machine.Machine, error) {
+	if err := l.d.makeRunDir(); err != nil {
+		return nil, err
+	}
+	l.path = recordPath(l.d.runDir, machineID(l.task.ID))
+	l.state = taskState{
+		TaskID: l.task.ID, AllocDir: l.task.AllocDir, Started: time.Now(),
+		Family: l.image.Family, Release: l.image.Release, Arch: l.image.Arch,
+	}
+	if err := l.state.save(l.path); err != nil {
+		return nil, err
+	}
+	if err := l.limit(); err != nil {
+		return nil, err
+	}
+	if err := l.connect(ctx); err != nil {
+		return nil, err
+	}
+	if l.nic != nil {
+		defer l.nic.Close()
+	}
+	return l.boot(ctx)
+}
+
+// limit makes the cgroup that QEMU will join.
+func (l *launch) limit() error {
+	group, err := cgroup.Create(cgroupSpec(l.task))
+	if err != nil {
+		return fmt.Errorf("making the task's cgroup: %w", err)
+	}
+	l.group = group
+	l.state.Cgroup = group.State()
+	return l.state.save(l.path)
+}
+
+// connect prepares the guest's network.
+func (l *launch) connect(ctx context.Context) error {
+	nic, err := l.openNetwork(ctx)
+	if err != nil || nic == nil {
+		return err
+	}
+	l.nic = nic
+	l.state.Network = nic.Undo
+	return l.state.save(l.path)
+}
+
+// boot starts QEMU and waits until the guest is up.
+func (l *launch) boot(ctx context.Context) (*machine.Machine, error) {
+	config, err := l.machineConfig()
+	if err != nil {
+		return nil, err
+	}
+	if l.logs, err = openLogPipe(l.task.StdoutPath); err != nil {
+		return nil, err
+	}
+	if config.Console, err = l.logs.writer(); err != nil {
+		return nil, err
+	}
+	defer config.Console.Close()
+
+	starting, cancel := context.WithTimeout(ctx, qemuTimeout)
+	defer cancel()
+	m, err := machine.Start(starting, config, machine.Watch{
+		Signs:       l.guest.Signs(),
+		Ready:       l.wish.ready,
+		PowerButton: l.guest.AnswersPowerButton(),
+	})
+	if err != nil {
+		return nil, explain(err)
+	}
+	l.state.Machine = m.State()
+	if err := l.awaitReady(ctx, m); err != nil {
+		m.Kill()
+		return nil, err
+	}
+	return m, nil
+}
+
+// explain puts QEMU's own words into ours where they are known.
+func explain(err error) error {
+	if reason, ok := network.ExplainNetdevError(err.Error()); ok {
+		return fmt.Errorf("config.ports: %s", reason)
+	}
+	return err
+}
+
+// awaitReady waits for the console line that means the guest is up, where the
+// job gives one.
+func (l *launch) awaitReady(ctx context.Context, m *machine.Machine) error {
+	if l.wish.ready == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, l.wish.readyTimeout)
+	defer cancel()
+	select {
+	case <-m.Ready():
+		return nil
+	case <-m.Done():
+		return fmt.Errorf("the guest ended before it was ready: %s", m.Result().Message)
+	case <-ctx.Done():
+		return fmt.Errorf("the guest printed no line that matches ready.pattern %q within %s; its last lines: %s",
+			l.wish.Ready.Pattern, l.wish.readyTimeout, quoteLines(m.LastLines(5)))
+	}
+}
+
+func quoteLines(lines []string) string {
+	if len(lines) == 0 {
+		return "none at all"
+	}
+	return fmt.Sprintf("%q", lines)
+}
+
+func (l *launch) machineConfig() (machine.Config, error) {
+	devices := l.guest.Devices()
+	commandLine, err := l.commandLine()
+	if err != nil {
+		return machine.Config{}, err
+	}
+	config := machine.Config{
+		ID:          machineID(l.task.ID),
+		RunDir:      l.d.runDir,
+		QEMU:        l.qemu,
+		Arch:        l.image.Arch,
+		Accelerator: l.accel,
+		Type:        orElse(l.wish.Machine.Type, devices.Machine),
+		CPU:         orElse(l.wish.Machine.CPU, cpuModel(devices, l.accel)),
+		GIC:         l.gic(),
+		MemoryMiB:   l.ramMB,
+		Kernel:      l.image.Kernel,
+		Initrd:      l.image.Initrd,
+		CommandLine: commandLine,
+		Panic:       devices.Panic,
+		ExtraArgs:   l.wish.ExtraArgs,
+		User:        l.settings.credential,
+		Join:        l.join,
+	}
+	if l.nic != nil {
+		config.Netns = l.nic.Netns
+		config.NICs = []machine.NIC{{
+			ID: network.ID, Device: devices.Net, Properties: devices.NetProperties,
+			MAC: network.MAC, Netdev: l.nic.Netdev, Files: l.nic.Files,
+		}}
+	} else if spec := l.task.NetworkIsolation; spec != nil {
+		config.Netns = spec.Path // an empty namespace, where there is one
+	}
+	return config, nil
+}
+
+// join puts QEMU into the task's cgroup before the guest runs, and records the
+// process first: from here on an orphan can be found.
+func (l *launch) join(pid int) error {
+	state, err := machine.StateOf(l.d.runDir, machineID(l.task.ID), pid)
+	if err != nil {
+		return err
+	}
+	l.state.Machine = state
+	if err := l.state.save(l.path); err != nil {
+		return err
+	}
+	return l.group.AddProcess(pid)
+}
+
+func (l *launch) handle() (*drivers.TaskHandle, error) {
+	handle := drivers.NewTaskHandle(handleVersion)
+	handle.Config = l.task
+	handle.State = drivers.TaskStateRunning
+	if err := handle.SetDriverState(l.state); err != nil {
+		return nil, fmt.Errorf("encoding the task's state: %w", err)
+	}
+	return handle, nil
+}
+
+// summary is the event that tells what was booted.
+func (l *launch) summary() string {
+	text := fmt.Sprintf("Booted %s guest on %s with %d MiB under %s", l.image.Family, l.image.Arch, l.ramMB, l.accel)
+	if l.accel == machine.TCG {
+		text += " (emulation)"
+	}
+	if host := guest.HostArch(); l.image.Arch != host {
+		text += fmt.Sprintf("; this node is %s", host)
+	}
+	return text
+}
+
+// machineID makes a task's ID, such as ALLOC/TASK/INVOCATION, a machine's.
+func machineID(taskID string) string {
+	id := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '.', r == '_':
+			return r
+		case r == '/':
+			return '.'
+		}
+		return '_'
+	}, taskID)
+	if len(id) <= maxMachineID {
+		return id
+	}
+	sum := sha256.Sum256([]byte(taskID))
+	return id[:maxMachineID-17] + "." + hex.EncodeToString(sum[:8])
+}
+
+// maxMachineID keeps names of files and cgroups well under their limits.
+const maxMachineID = 100
+
+func orElse(value, otherwise string) string {
+	if value != "" {
+		return value
+	}
+	return otherwise
+}

@@ -1,0 +1,75 @@
+// Copyright (c) The nomad-driver-unikernel authors
+// SPDX-License-Identifier: MPL-2.0
+
+package driver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/cgroup"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/guest"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/machine"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/network"
+)
+
+// taskState is all that is needed to find a task again, and to undo what was
+// acquired for it. It goes into Nomad's task handle (msgpack, so exported
+// fields only) and, from before the first step on, into a record of our own:
+// a plugin that dies in the middle of a start has given Nomad no handle yet.
+type taskState struct {
+	TaskID   string
+	AllocDir string
+	Started  time.Time
+
+	// The guest, whose family reads the console for signs.
+	Family  guest.Family
+	Release string
+	Arch    guest.Arch
+
+	// What was acquired, in this order. Zero values undo nothing.
+	Cgroup  cgroup.State
+	Network network.State
+	Machine machine.State
+}
+
+// recordPath is where the record of a machine lies.
+func recordPath(runDir, machineID string) string {
+	return filepath.Join(runDir, machineID+".json")
+}
+
+// save writes the record, whole or not at all.
+func (s taskState) save(path string) error {
+	data, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("encoding the task's record: %w", err)
+	}
+	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
+		return fmt.Errorf("writing the task's record: %w", err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return fmt.Errorf("writing the task's record: %w", err)
+	}
+	return nil
+}
+
+// undo gives back what was acquired, in reverse. The machine has ended. It may
+// be called again.
+func (s taskState) undo(ctx context.Context, path string) error {
+	var errs []error
+	if s.Machine.Dir != "" {
+		errs = append(errs, os.RemoveAll(s.Machine.Dir))
+	}
+	errs = append(errs, s.Network.Undo(ctx))
+	errs = append(errs, deleteCgroup(s.Cgroup))
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,124 @@
+// Copyright (c) The nomad-driver-unikernel authors
+// SPDX-License-Identifier: MPL-2.0
+
+package driver
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/nomad/plugins/drivers"
+
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/cgroup"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/machine"
+)
+
+// task is a task that was started or found again.
+type task struct {
+	config  *drivers.TaskConfig
+	state   taskState
+	record  string // path of the state's record
+	machine *machine.Machine
+	cgroup  *cgroup.Group
+	logs    *logPipe
+
+	done      chan struct{} // closed when the task has ended
+	result    *drivers.ExitResult
+	completed time.Time
+}
+
+// follow waits for the machine's end and tells it. It ends with the machine.
+func (d *Driver) follow(t *task) {
+	<-t.machine.Done()
+	end := t.machine.Result()
+	t.result = t.exitResult(end)
+	t.completed = time.Now()
+	t.logs.close()
+	close(t.done)
+	d.log.Info("guest ended", "task_id", t.config.ID, "exit_code", end.ExitCode, "signal", end.Signal, "message", end.Message)
+	if !end.Failed {
+		d.tell(t.config, "Guest ended: %s", end.Message)
+	}
+}
+
+func (t *task) exitResult(end machine.Result) *drivers.ExitResult {
+	result := &drivers.ExitResult{ExitCode: end.ExitCode, Signal: end.Signal}
+	if end.Failed {
+		result.Err = errors.New(end.Message)
+	}
+	if kills, err := t.cgroup.OOMKills(); err == nil && kills > 0 {
+		result.OOMKilled = true
+		result.Err = errors.New("out of memory: the kernel killed QEMU, which reached the task's memory limit; " +
+			"raise resources.memory, or the plugin option memory_overhead")
+	}
+	return result
+}
+
+func (t *task) running() bool {
+	select {
+	case <-t.done:
+		return false
+	default:
+		return true
+	}
+}
+
+func (t *task) status() *drivers.TaskStatus {
+	status := &drivers.TaskStatus{
+		ID:        t.config.ID,
+		Name:      t.config.Name,
+		State:     drivers.TaskStateRunning,
+		StartedAt: t.state.Started,
+		DriverAttributes: map[string]string{
+			"arch":   string(t.state.Arch),
+			"family": string(t.state.Family),
+		},
+	}
+	if !t.running() {
+		status.State = drivers.TaskStateExited
+		status.CompletedAt = t.completed
+		status.ExitResult = t.result.Copy()
+	}
+	return status
+}
+
+// store is the tasks by their IDs.
+type store struct {
+	mu    sync.RWMutex
+	tasks map[string]*task
+}
+
+func newStore() *store { return &store{tasks: make(map[string]*task)} }
+
+func (s *store) get(id string) (*task, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	t, ok := s.tasks[id]
+	if !ok {
+		return nil, drivers.ErrTaskNotFound
+	}
+	return t, nil
+}
+
+func (s *store) put(t *task) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tasks[t.config.ID] = t
+}
+
+func (s *store) remove(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.tasks, id)
+}
+
+func (s *store) machineIDs() map[string]bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	ids := make(map[string]bool, len(s.tasks))
+	for id := range s.tasks {
+		ids[machineID(id)] = true
+	}
+	return ids
+}

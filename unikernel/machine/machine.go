@@ -1,0 +1,308 @@
+// Copyright (c) The nomad-driver-unikernel authors
+// SPDX-License-Identifier: MPL-2.0
+
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"sync"
+	"time"
+
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/guest"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/machine/qmp"
+)
+
+const (
+	logFile = "qemu.log" // what QEMU prints, in the machine's directory
+
+	// quitTimeout bounds the wait for QEMU to act on a quit before it is
+	// killed. It needs a few milliseconds.
+	quitTimeout = 2 * time.Second
+	// killTimeout bounds the wait for a killed process to be gone.
+	killTimeout = 10 * time.Second
+	// reconnectDelay is between attempts at a QMP socket that was lost.
+	reconnectDelay = time.Second
+)
+
+// State is what is needed to find a machine again. It is kept in the task's
+// state, so its fields are exported and plain.
+type State struct {
+	Dir       string // the machine's own directory
+	PID       int
+	StartTime uint64 // of the process, in clock ticks since boot
+}
+
+// Watch is how a machine's guest is observed.
+type Watch struct {
+	Signs guest.Signs
+	Ready *regexp.Regexp // console line that means the guest is up; nil: not looked for
+	// Missed are console lines of before the watch, if it does not begin with
+	// the guest; they are read for signs first.
+	Missed []string
+	// PowerButton tells that the guest ends by itself when asked to.
+	PowerButton bool
+}
+
+// Machine is a running QEMU. Its methods are safe for concurrent use.
+type Machine struct {
+	state       State
+	process     *process
+	console     *console
+	powerButton bool
+
+	done   chan struct{} // closed when the end is known
+	result Result        // set before done is closed
+	poke   chan struct{} // tells supervise that something was seen
+
+	mu      sync.Mutex
+	monitor *qmp.Client
+	seen    evidence
+	stopped bool // a STOP event came whose reason was not asked for yet
+}
+
+// Start starts QEMU, joins it to its cgroups and lets the guest run. When it
+// fails nothing is left, and the error holds what QEMU said.
+func Start(ctx context.Context, c Config, w Watch) (*Machine, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(c.RunDir, c.ID)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the machine's directory: %w", err)
+	}
+	m, err := launch(ctx, c, w, dir)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return m, nil
+}
+
+func launch(ctx context.Context, c Config, w Watch, dir string) (*Machine, error) {
+	p, err := spawnIn(c, dir)
+	if err != nil {
+		return nil, err
+	}
+	m, err := boot(ctx, c, w, dir, p)
+	if err == nil {
+		return m, nil
+	}
+	kerr := p.kill()
+	p.waitFor(killTimeout)
+	p.release()
+	if log := readLog(dir); log != "" {
+		err = fmt.Errorf("%w; QEMU says: %s", err, log)
+	}
+	return nil, errors.Join(err, kerr)
+}
+
+// spawnIn starts QEMU, paused, with its sockets and log in dir.
+func spawnIn(c Config, dir string) (*process, error) {
+	listening, err := listenAll(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer listening.close()
+	log, err := os.OpenFile(filepath.Join(dir, logFile), os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("making QEMU's log: %w", err)
+	}
+	defer log.Close()
+
+	var inherit files
+	args := c.argv(listening, &inherit)
+	return spawn(c, args, inherit.list, log)
+}
+
+func boot(ctx context.Context, c Config, w Watch, dir string, p *process) (*Machine, error) {
+	if c.Join != nil {
+		if err := c.Join(p.pid); err != nil {
+			return nil, fmt.Errorf("joining QEMU to its cgroups: %w", err)
+		}
+	}
+	m, err := watch(ctx, State{Dir: dir, PID: p.pid, StartTime: p.startTime}, p, w)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.execute(ctx, "cont", nil); err != nil {
+		m.release()
+		return nil, fmt.Errorf("letting the guest run: %w", err)
+	}
+	go m.supervise()
+	return m, nil
+}
+
+// Reattach finds a machine again that an earlier life of this program started.
+// A machine whose QEMU has ended meanwhile is returned too: its result says so.
+func Reattach(ctx context.Context, s State, w Watch) (*Machine, error) {
+	p, err := find(s.PID, s.StartTime)
+	if errors.Is(err, errGone) {
+		return lost(s, w), nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("finding QEMU again: %w", err)
+	}
+	for _, line := range w.Missed {
+		w.Signs.Line(line)
+	}
+	m, err := watch(ctx, s, p, w)
+	if err != nil {
+		p.release()
+		return nil, fmt.Errorf("finding QEMU again (process %d): %w", s.PID, err)
+	}
+	m.seen.missed = true
+	m.stopped = true // ask for the status: the guest may have ended meanwhile
+	m.poke <- struct{}{}
+	go m.supervise()
+	return m, nil
+}
+
+// lost is a machine of which only its directory is left.
+func lost(s State, w Watch) *Machine {
+	for _, line := range w.Missed {
+		w.Signs.Line(line)
+	}
+	m := &Machine{state: s, done: make(chan struct{})}
+	seen := evidence{missed: true, qemuLog: readLog(s.Dir)}
+	if end, ok := w.Signs.End(); ok {
+		seen.console = &end
+	}
+	m.result = seen.judge()
+	close(m.done)
+	return m
+}
+
+// watch connects to QEMU's sockets.
+func watch(ctx context.Context, s State, p *process, w Watch) (*Machine, error) {
+	conn, err := dial(ctx, s.Dir, consoleSocket)
+	if err != nil {
+		return nil, err
+	}
+	m := &Machine{
+		state:       s,
+		process:     p,
+		powerButton: w.PowerButton,
+		done:        make(chan struct{}),
+		poke:        make(chan struct{}, 1),
+	}
+	if err := m.connect(ctx); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	m.console = readConsole(conn, w.Signs, w.Ready)
+	return m, nil
+}
+
+// connect makes a connection to QEMU's monitor. QEMU may answer it later.
+func (m *Machine) connect(ctx context.Context) error {
+	conn, err := dial(ctx, m.state.Dir, qmpSocket)
+	if err != nil {
+		return err
+	}
+	client := qmp.New(conn, m.observe)
+	m.mu.Lock()
+	m.monitor = client
+	m.mu.Unlock()
+	return nil
+}
+
+// release lets go of QEMU without ending it.
+func (m *Machine) release() {
+	m.qmp().Close()
+	m.console.close()
+}
+
+func (m *Machine) qmp() *qmp.Client {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.monitor
+}
+
+func (m *Machine) execute(ctx context.Context, command string, result any) error {
+	client := m.qmp()
+	if client == nil {
+		return fmt.Errorf("QMP %s: %w", command, qmp.ErrClosed)
+	}
+	return client.Execute(ctx, command, nil, result)
+}
+
+// State is what Reattach needs.
+func (m *Machine) State() State { return m.state }
+
+// Done is closed when the guest has ended and QEMU is gone.
+func (m *Machine) Done() <-chan struct{} { return m.done }
+
+// Result tells how the machine ended. It is valid once Done is closed.
+func (m *Machine) Result() Result { return m.result }
+
+// Ready is closed when a console line matched Watch.Ready.
+func (m *Machine) Ready() <-chan struct{} { return m.console.ready }
+
+// LastLines returns at most n of the console's last lines.
+func (m *Machine) LastLines(n int) []string {
+	if m.console == nil {
+		return nil
+	}
+	return m.console.lastLines(n)
+}
+
+// readLog returns the end of what QEMU printed.
+func readLog(dir string) string {
+	const most = 2048
+	f, err := os.Open(filepath.Join(dir, logFile))
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return ""
+	}
+	text := make([]byte, min(info.Size(), most))
+	n, _ := f.ReadAt(text, info.Size()-int64(len(text)))
+	return string(text[:n])
+}
+
+// StateOf is the state of a machine whose QEMU runs as process pid.
+func StateOf(runDir, id string, pid int) (State, error) {
+	started, err := startTime(pid)
+	if err != nil {
+		return State{}, fmt.Errorf("looking at QEMU (process %d): %w", pid, err)
+	}
+	return State{Dir: filepath.Join(runDir, id), PID: pid, StartTime: started}, nil
+}
+
+// Destroy ends a machine without asking how its guest is, and removes what it
+// left on disk. It may be called when nothing is left.
+func Destroy(s State) error {
+	err := killAgain(s)
+	if s.Dir == "" {
+		return err
+	}
+	return errors.Join(err, os.RemoveAll(s.Dir))
+}
+
+func killAgain(s State) error {
+	if s.PID == 0 {
+		return nil
+	}
+	p, err := find(s.PID, s.StartTime)
+	if errors.Is(err, errGone) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer p.release()
+	if err := p.kill(); err != nil {
+		return err
+	}
+	if !p.waitFor(killTimeout) {
+		return fmt.Errorf("QEMU (process %d) was killed and is not gone after %s", s.PID, killTimeout)
+	}
+	return nil
+}

@@ -1,0 +1,247 @@
+// Copyright (c) The nomad-driver-unikernel authors
+// SPDX-License-Identifier: MPL-2.0
+
+// Package qmp talks to a running QEMU over its QEMU Machine Protocol socket.
+//
+// It uses the protocol's types of digitalocean/go-qemu, but not its
+// SocketMonitor: that one has no deadlines, breaks on lines over 64 KiB, hangs
+// when nobody drains its events, and hands out a buffer that the next message
+// overwrites. A driver that must outlive a QEMU that is stopped, silent or
+// talking nonsense can afford none of these.
+package qmp
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+
+	"github.com/digitalocean/go-qemu/qmp"
+)
+
+// Event is an asynchronous message of QEMU.
+type Event = qmp.Event
+
+// maxMessage bounds one message of QEMU, in bytes.
+const maxMessage = 1 << 20
+
+// ErrClosed is wrapped by every error that means the connection has ended.
+var ErrClosed = errors.New("the QMP connection is closed")
+
+// Error is QEMU's own refusal of a command.
+type Error struct {
+	Command string
+	Class   string `json:"class"`
+	Desc    string `json:"desc"`
+}
+
+func (e *Error) Error() string {
+	return fmt.Sprintf("QMP %s: %s", e.Command, e.Desc)
+}
+
+// Client is a connection to one QEMU. Its methods are safe for concurrent use.
+type Client struct {
+	conn    net.Conn
+	onEvent func(Event)
+
+	ready chan struct{} // closed when QEMU has accepted the handshake
+	done  chan struct{} // closed when the connection has ended
+
+	mu      sync.Mutex
+	err     error // why the connection ended; set before done is closed
+	nextID  uint64
+	pending map[uint64]chan message
+}
+
+// message is any message of QEMU: a greeting, a reply or an event.
+type message struct {
+	Greeting json.RawMessage `json:"QMP"`
+	ID       *uint64         `json:"id"`
+	Return   json.RawMessage `json:"return"`
+	Error    *Error          `json:"error"`
+	Event
+}
+
+type command struct {
+	Execute   string `json:"execute"`
+	Arguments any    `json:"arguments,omitempty"`
+	ID        uint64 `json:"id"`
+}
+
+// New takes over conn, a connection to a QMP socket that nobody has read from,
+// and starts the handshake. It does not wait for QEMU: commands do. onEvent is
+// called for each event, in order, by the one goroutine that reads; it must not
+// call the client and not block.
+func New(conn net.Conn, onEvent func(Event)) *Client {
+	c := &Client{
+		conn:    conn,
+		onEvent: onEvent,
+		ready:   make(chan struct{}),
+		done:    make(chan struct{}),
+		pending: make(map[uint64]chan message),
+	}
+	go c.read()
+	return c
+}
+
+// Done is closed when the connection has ended, by Close or by QEMU.
+func (c *Client) Done() <-chan struct{} { return c.done }
+
+// Close ends the connection. QEMU goes on.
+func (c *Client) Close() error {
+	err := c.conn.Close()
+	<-c.done
+	return err
+}
+
+// Execute runs a command and decodes its result into result, unless that is
+// nil. It returns an *Error where QEMU refuses, and an error that wraps
+// ErrClosed where the connection has ended.
+func (c *Client) Execute(ctx context.Context, name string, arguments, result any) error {
+	select {
+	case <-c.ready:
+	case <-c.done:
+		return c.closed(name)
+	case <-ctx.Done():
+		return fmt.Errorf("QMP %s: QEMU does not answer: %w", name, ctx.Err())
+	}
+
+	id, reply := c.expect()
+	defer c.forget(id)
+	if err := c.send(command{Execute: name, Arguments: arguments, ID: id}); err != nil {
+		return fmt.Errorf("QMP %s: %w", name, err)
+	}
+
+	select {
+	case m := <-reply:
+		return decode(name, m, result)
+	case <-c.done:
+		return c.closed(name)
+	case <-ctx.Done():
+		return fmt.Errorf("QMP %s: QEMU does not answer: %w", name, ctx.Err())
+	}
+}
+
+func decode(name string, m message, result any) error {
+	if m.Error != nil {
+		m.Error.Command = name
+		return m.Error
+	}
+	if result == nil {
+		return nil
+	}
+	if err := json.Unmarshal(m.Return, result); err != nil {
+		return fmt.Errorf("QMP %s: reply %.100q: %w", name, m.Return, err)
+	}
+	return nil
+}
+
+func (c *Client) expect() (uint64, <-chan message) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.nextID++
+	reply := make(chan message, 1)
+	c.pending[c.nextID] = reply
+	return c.nextID, reply
+}
+
+func (c *Client) forget(id uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.pending, id)
+}
+
+func (c *Client) send(cmd command) error {
+	line, err := json.Marshal(cmd)
+	if err != nil {
+		return fmt.Errorf("encoding arguments: %w", err)
+	}
+	// A QEMU that reads nothing fills the socket only after hundreds of
+	// commands, far more than this driver has under way.
+	_, err = c.conn.Write(append(line, '\n'))
+	return err
+}
+
+func (c *Client) closed(name string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return fmt.Errorf("QMP %s: %w (%w)", name, ErrClosed, c.err)
+}
+
+// read owns the receiving side until the connection ends.
+func (c *Client) read() {
+	err := c.readMessages()
+	c.conn.Close()
+	c.mu.Lock()
+	c.err = err
+	c.mu.Unlock()
+	close(c.done)
+}
+
+func (c *Client) readMessages() error {
+	lines := bufio.NewScanner(c.conn)
+	lines.Buffer(nil, maxMessage)
+	for lines.Scan() {
+		var m message
+		if err := json.Unmarshal(lines.Bytes(), &m); err != nil {
+			return fmt.Errorf("QEMU sent %.100q, which is no QMP: %w", lines.Bytes(), err)
+		}
+		if err := c.handle(m); err != nil {
+			return err
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return err
+	}
+	return errors.New("QEMU hung up")
+}
+
+// handshake is the id of the one command that New sends by itself; Execute
+// counts from 1.
+const handshake = 0
+
+func (c *Client) handle(m message) error {
+	switch {
+	case m.Greeting != nil:
+		return c.send(command{Execute: "qmp_capabilities", ID: handshake})
+	case m.Event.Event != "":
+		c.onEvent(m.Event)
+	case m.ID == nil:
+		return fmt.Errorf("QEMU sent a reply to nothing: %+v", m.Error)
+	case *m.ID == handshake:
+		return c.accepted(m)
+	default:
+		c.deliver(m)
+	}
+	return nil
+}
+
+func (c *Client) accepted(m message) error {
+	if m.Error != nil {
+		m.Error.Command = "qmp_capabilities"
+		return m.Error
+	}
+	select {
+	case <-c.ready:
+		return errors.New("QEMU answered the QMP handshake twice")
+	default:
+		close(c.ready)
+		return nil
+	}
+}
+
+// deliver hands a reply to the call that waits for it. A reply that comes
+// after its call gave up is dropped.
+func (c *Client) deliver(m message) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	reply, ok := c.pending[*m.ID]
+	if !ok {
+		return
+	}
+	delete(c.pending, *m.ID)
+	reply <- m
+}
