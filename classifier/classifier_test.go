@@ -1,0 +1,269 @@
+// Copyright (c) The nomad-driver-unikernel authors
+// SPDX-License-Identifier: MPL-2.0
+
+package classifier_test
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/shoenig/test/must"
+
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/classifier"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/classifier/jobfile"
+)
+
+// job writes a job of one task.
+func job(driver, task string) string {
+	return fmt.Sprintf("job \"j\" {\n  group \"g\" {\n    task \"t\" {\n      driver = %q\n%s\n    }\n  }\n}\n", driver, task)
+}
+
+func parse(t *testing.T, src string) *jobfile.File {
+	t.Helper()
+	f, err := jobfile.Parse([]byte(src), jobfile.Options{Path: "job.hcl"})
+	must.NoError(t, err)
+	return f
+}
+
+// meta writes a docker task's config and meta.
+func meta(pairs ...string) string {
+	var b strings.Builder
+	b.WriteString("config { image = \"a:1\" }\nmeta {\n")
+	for i := 0; i < len(pairs); i += 2 {
+		fmt.Fprintf(&b, "%s = %q\n", pairs[i], pairs[i+1])
+	}
+	return b.String() + "}\n"
+}
+
+const image = "hybrid_unikernel_image"
+
+// TestDecide shows the order of a decision: fixed, impossible, score, record.
+func TestDecide(t *testing.T) {
+	tests := []struct {
+		name, driver, task string
+		decision           classifier.Decision
+		rule               classifier.Rule
+		reason             string
+	}{
+		{"no hint", "docker", `config { image = "a" }`, "container", "untouched", "no hint"},
+		{"another driver", "exec", meta("hybrid_complexity", "low"), "as written", "untouched", `driver "exec"`},
+		{"low", "docker", meta("hybrid_complexity", "low", image, "u"), "unikernel", "application", "at or below"},
+		{"high", "docker", meta("hybrid_complexity", "high", image, "u"), "container", "application", "at or above"},
+		{"medium", "docker", meta("hybrid_complexity", "medium", image, "u"), "container", "undecided", "between"},
+		{"little known", "docker", meta(image, "u"), "container", "undecided", "too little is known"},
+		{"no unikernel", "docker", meta("hybrid_complexity", "low"), "container", "impossible", "no unikernel image"},
+		{"fixed container", "docker", meta("hybrid_complexity", "low", image, "u", "hybrid_runtime", "container"), "container", "fixed", "hybrid_runtime"},
+		{"fixed unikernel", "docker", meta("hybrid_complexity", "high", image, "u", "hybrid_runtime", "unikernel"), "unikernel", "fixed", "hybrid_runtime"},
+		{"auto says nothing", "docker", meta("hybrid_complexity", "low", image, "u", "hybrid_runtime", "auto"), "unikernel", "application", "at or below"},
+		{"was container, now between", "docker", meta("hybrid_complexity", "medium", image, "u", "hybrid_decision", "container"), "container", "kept", "before"},
+		{"was unikernel, now between", "docker", meta("hybrid_complexity", "medium", image, "u", "hybrid_decision", "unikernel"), "unikernel", "kept", "before"},
+		{"rewritten before", "unikernel", meta("hybrid_complexity", "high", "hybrid_decision", "unikernel"), "unikernel", "kept", "render the original"},
+		{"a unikernel of the author's", "unikernel", `config { image = "u" }`, "unikernel", "untouched", "named the driver"},
+		{"back to a container", "unikernel", meta("hybrid_complexity", "high", "hybrid_container_image", "c"), "container", "application", "at or above"},
+		{"no way back", "unikernel", meta("hybrid_complexity", "high"), "unikernel", "impossible", "no container image"},
+		{"a script check", "docker", meta("hybrid_complexity", "low", image, "u") +
+			"service {\n check {\n type = \"script\"\n name = \"c\"\n command = \"x\"\n interval = \"1s\"\n timeout = \"1s\"\n }\n}", "container", "impossible", "script check"},
+		{"a user", "docker", meta("hybrid_complexity", "low", image, "u") + "user = \"app\"\n", "container", "impossible", "no users"},
+		{"a hook", "docker", meta("hybrid_complexity", "low", image, "u") + "lifecycle {\n hook = \"prestart\"\n}", "container", "impossible", "lifecycle"},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			r, err := classifier.Classify(context.Background(), parse(t, job(tc.driver, tc.task)), classifier.Options{})
+			must.NoError(t, err)
+			got := r.Report.Tasks[0]
+			must.Eq(t, tc.decision, got.Decision)
+			must.Eq(t, tc.rule, got.Rule)
+			must.StrContains(t, strings.Join(got.Reasons, "\n"), tc.reason)
+		})
+	}
+}
+
+// TestRefused: what cannot be is told with its place, its value and what would do.
+func TestRefused(t *testing.T) {
+	tests := []struct {
+		name, src string
+		want      []string
+	}{
+		{"unknown runtime", job("docker", meta("hybrid_runtime", "vm")),
+			[]string{`job "j", group "g", task "t": meta hybrid_runtime: "vm" will not do; give auto, container or unikernel`}},
+		{"complexity out of range", job("docker", meta("hybrid_complexity", "101")), []string{`"101"`, "0 to 100"}},
+		{"misspelt workload", job("docker", meta("hybrid_workload", "computer-visoin")), []string{"did you mean computer-vision?", "data-science"}},
+		{"misspelt hint", job("docker", meta("hybrid_complexty", "low")), []string{"no such hint", "did you mean hybrid_complexity?"}},
+		{"memory", job("docker", meta("hybrid_unikernel_memory", "1GB")), []string{`"1GB"`, "MiB, such as 32"}},
+		{"guest", job("docker", meta("hybrid_unikernel_guest", "osv")), []string{`"osv"`, "unikraft, mirage, solo5 or linux"}},
+		{"unbalanced quote", job("docker", meta("hybrid_unikernel_args", "a 'b")), []string{`"a 'b"`, "JSON list"}},
+		{"two wrong hints at once", job("docker", meta("hybrid_runtime", "vm", "hybrid_complexity", "x")), []string{"hybrid_runtime", "hybrid_complexity"}},
+		{"fixed and impossible", job("docker", "privileged = true\n"+meta("hybrid_runtime", "unikernel")), nil},
+		{"one side only", job("hybrid", "config {\n container {\n image = \"a\"\n }\n}"), []string{"config.unikernel", "both sides"}},
+		{"a key beside the sides", job("hybrid", "config {\n image = \"a\"\n container {\n image = \"a\"\n }\n unikernel {\n image = \"b\"\n }\n}"), []string{"config.image", "container block and a unikernel block only"}},
+		{"a side without image", job("hybrid", "config {\n container {}\n unikernel {\n image = \"b\"\n }\n}"), []string{"config.container.image is missing"}},
+		{"a record that is none of ours", job("docker", meta("hybrid_decision", "maybe")), []string{`hybrid_decision: "maybe" will not do`}},
+		{"memory_max too small", job("docker", meta("hybrid_runtime", "unikernel", image, "u", "hybrid_unikernel_memory", "64")+
+			"resources {\n memory = 16\n memory_max = 32\n}"), []string{"memory_max = 32", "64 MiB"}},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			f, err := jobfile.Parse([]byte(tc.src), jobfile.Options{Path: "job.hcl"})
+			if tc.want == nil {
+				must.Error(t, err) // a key that no task has
+				return
+			}
+			must.NoError(t, err)
+			_, err = classifier.Classify(context.Background(), f, classifier.Options{})
+			must.ErrorIs(t, err, classifier.ErrRefused)
+			for _, want := range tc.want {
+				must.StrContains(t, err.Error(), want)
+			}
+		})
+	}
+}
+
+// TestHintOnce: a wrong hint of the job is told once, not for every task.
+func TestHintOnce(t *testing.T) {
+	f := parse(t, `job "j" {
+  meta { hybrid_runtime = "vm" }
+  group "g" {
+    task "a" { driver = "docker" }
+    task "b" { driver = "docker" }
+  }
+}`)
+	_, err := classifier.Classify(context.Background(), f, classifier.Options{})
+	must.ErrorContains(t, err, `job "j": meta hybrid_runtime`)
+	must.Eq(t, 1, strings.Count(err.Error(), "hybrid_runtime"))
+}
+
+// TestMonotone: more complexity, memory or CPU never moves a task toward the
+// unikernel.
+func TestMonotone(t *testing.T) {
+	for _, what := range []string{"complexity", "memory", "cpu", "cores"} {
+		last := -1
+		for n := 1; n <= 100; n++ {
+			complexity, cpu, memory, cores := 30, 300, 200, ""
+			switch what {
+			case "complexity":
+				complexity = n
+			case "memory":
+				memory = n * 50
+			case "cpu":
+				cpu = n * 50
+			case "cores":
+				cores = fmt.Sprintf("cores = %d\n", n)
+			}
+			if cores == "" {
+				cores = fmt.Sprintf("cpu = %d\n", cpu)
+			}
+			src := job("docker", meta("hybrid_complexity", strconv.Itoa(complexity), image, "u")+
+				fmt.Sprintf("resources {\n%smemory = %d\n}", cores, memory))
+			r, err := classifier.Classify(context.Background(), parse(t, src), classifier.Options{})
+			must.NoError(t, err)
+			score := *r.Report.Tasks[0].Score
+			must.GreaterEq(t, last, score, must.Sprintf("%s %d", what, n))
+			last = score
+		}
+	}
+}
+
+// TestHysteresis: between the borders, what runs is not flipped.
+func TestHysteresis(t *testing.T) {
+	p := classifier.Default()
+	for n := 0; n <= 100; n++ {
+		for _, before := range []string{"container", "unikernel"} {
+			src := job("docker", meta("hybrid_complexity", strconv.Itoa(n), image, "u", "hybrid_decision", before))
+			r, err := classifier.Classify(context.Background(), parse(t, src), classifier.Options{})
+			must.NoError(t, err)
+			want := before
+			if n <= p.Thresholds.Unikernel {
+				want = "unikernel"
+			} else if n >= p.Thresholds.Container {
+				want = "container"
+			}
+			must.Eq(t, want, string(r.Report.Tasks[0].Decision), must.Sprintf("complexity %d, before %s", n, before))
+		}
+	}
+}
+
+// TestCatalog: the operator's catalog serves jobs that name no unikernel.
+func TestCatalog(t *testing.T) {
+	src := string(classifier.DefaultPolicy) + `
+catalog "nginx:*" {
+  unikernel = "unikraft.org/nginx:1.15"
+  guest     = "unikraft"
+  arch      = ["x86_64"]
+  memory    = 32
+}
+override {
+  namespace = "prod"
+  thresholds {
+    unikernel = 1
+    container = 2
+    evidence  = 0
+  }
+}`
+	p, err := classifier.ParsePolicy([]byte(src), "p.hcl")
+	must.NoError(t, err)
+	must.NotEq(t, classifier.Default().ID(), p.ID())
+
+	light := job("docker", "config { image = \"docker.io/library/nginx:1.27\" }\nresources {\n cpu = 100\n memory = 64\n}")
+	r, err := classifier.Classify(context.Background(), parse(t, light), classifier.Options{Policy: p})
+	must.NoError(t, err)
+	must.Eq(t, classifier.Unikernel, r.Report.Tasks[0].Decision)
+	out := string(r.File.Source)
+	for _, want := range []string{`image = "unikraft.org/nginx:1.15"`, `guest = "unikraft"`, "memory = 32", "arch.x86_64"} {
+		must.StrContains(t, out, want)
+	}
+
+	prod := strings.Replace(light, "job \"j\" {", "job \"j\" {\n  namespace = \"prod\"", 1)
+	r, err = classifier.Classify(context.Background(), parse(t, prod), classifier.Options{Policy: p})
+	must.NoError(t, err)
+	must.Eq(t, classifier.Container, r.Report.Tasks[0].Decision)
+}
+
+// FuzzRewrite: whatever parses is rewritten without a panic, means the same
+// but for the decided tasks (Rewrite checks it), and a second run changes
+// nothing.
+func FuzzRewrite(f *testing.F) {
+	f.Add(job("docker", meta("hybrid_complexity", "low", image, "u")))
+	f.Add(job("hybrid", "config {\n container {\n image = \"a\"\n }\n unikernel { image = \"b\" }\n}"))
+	f.Add(job("docker", "config {}\nmeta = merge({}, { hybrid_runtime = \"container\" })"))
+	f.Add(`{"ID":"a","TaskGroups":[{"Tasks":[{"Driver":"docker","Config":{"image":"a"},"Meta":{"hybrid_complexity":"1","hybrid_unikernel_image":"u"}}]}]}`)
+	f.Add("job \"j\" {\n dynamic \"group\" {\n for_each = [1]\n labels = [\"g\"]\n content {\n task \"t\" {\n driver = \"docker\"\n" + meta("hybrid_complexity", "low", image, "u") + "}\n}\n}\n}")
+	f.Fuzz(func(t *testing.T, src string) {
+		file, err := jobfile.Parse([]byte(src), jobfile.Options{Path: "fuzz"})
+		if err != nil {
+			return
+		}
+		r, err := classifier.Classify(context.Background(), file, classifier.Options{})
+		if err != nil {
+			must.ErrorIs(t, err, classifier.ErrRefused)
+			return
+		}
+		if !r.Report.Changed {
+			must.Eq(t, src, string(r.File.Source))
+			return
+		}
+		again, err := classifier.Classify(context.Background(), r.File, classifier.Options{})
+		must.NoError(t, err)
+		must.Eq(t, string(r.File.Source), string(again.File.Source))
+	})
+}
+
+// BenchmarkThousandTasks renders a job of 1,000 tasks.
+func BenchmarkThousandTasks(b *testing.B) {
+	var src strings.Builder
+	src.WriteString("job \"big\" {\n")
+	for i := range 1000 {
+		fmt.Fprintf(&src, "group \"g%d\" {\n  task \"t\" {\n    driver = \"docker\"\n    config {\n      image = \"a:%d\"\n      ports = [\"http\"]\n    }\n"+
+			"    meta {\n      hybrid_complexity = \"low\"\n      hybrid_unikernel_image = \"local/u\"\n    }\n    resources {\n      cpu = 100\n      memory = 64\n    }\n  }\n}\n", i, i)
+	}
+	src.WriteString("}\n")
+	for b.Loop() {
+		file, err := jobfile.Parse([]byte(src.String()), jobfile.Options{Path: "big.hcl"})
+		must.NoError(b, err)
+		r, err := classifier.Classify(context.Background(), file, classifier.Options{})
+		must.NoError(b, err)
+		must.True(b, r.Report.Changed)
+	}
+}
