@@ -75,12 +75,12 @@ func withEvidence(facts Facts, kernel sniffed) (Facts, error) {
 
 // agree checks the facts against what the job and the reference say.
 func (f Facts) agree(request Request, told guest.Arch) error {
+	if told != "" && told != f.Arch {
+		return fmt.Errorf("its package says %s and the kernel in it is for %s: build it again", told, f.Arch)
+	}
 	if request.Arch != "" && request.Arch != f.Arch {
 		return fmt.Errorf("is a kernel for %s and arch = %q: give an image for %s, or leave arch out",
 			f.Arch, request.Arch, request.Arch)
-	}
-	if told != "" && told != f.Arch {
-		return fmt.Errorf("its package says %s and the kernel in it is for %s: build it again", told, f.Arch)
 	}
 	if f.Format == Solo5Tender {
 		return &NotBootable{fmt.Sprintf("a Solo5 kernel for the hvt or spt tender (%s)", f.Arch), solo5Advice}
@@ -90,6 +90,16 @@ func (f Facts) agree(request Request, told guest.Arch) error {
 			request.Family, f.Family)
 	}
 	return nil
+}
+
+// better is the family that a package says, or the one that the kernel in it
+// shows where that is more exact.
+func (f Facts) better(told guest.Family) guest.Family {
+	switch {
+	case told == "", f.Family == guest.Solo5, f.Family == guest.Mirage && told == guest.Unikraft:
+		return f.Family
+	}
+	return told
 }
 
 // contradicts tells whether a family cannot be right. MirageOS on Unikraft is

@@ -43,6 +43,7 @@ const (
 type Image struct {
 	Kernel *os.File // open for reading, uncompressed
 	Initrd *os.File // nil: none
+	Block  *os.File // a disk image that the package brings; nil: none
 
 	Arch    guest.Arch
 	Family  guest.Family
@@ -54,6 +55,8 @@ type Image struct {
 	Features []string          // build options, as "CONFIG_X=y"; nil: not told
 	Devices  []Device          // what the kernel demands, in order; nil: not told
 	Source   string            // the reference as resolved, for people
+
+	BlockMount string // where the guest mounts Block; empty: not told
 }
 
 // Device is a device that a Solo5 kernel's manifest demands. The kernel aborts
@@ -88,10 +91,11 @@ func (i *Image) Lacks(feature string) (lacks, known bool) {
 }
 
 // Close closes the image's files. What was started with them holds
-// descriptors of its own and keeps running.
+// descriptors of its own and keeps running; for an image from the cache these
+// also keep it from being removed (see package cache).
 func (i *Image) Close() error {
 	var errs []error
-	for _, f := range []*os.File{i.Kernel, i.Initrd} {
+	for _, f := range []*os.File{i.Kernel, i.Initrd, i.Block} {
 		if f != nil {
 			errs = append(errs, f.Close())
 		}

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -73,11 +72,11 @@ func (s *Store) errTooLarge() error {
 // read, and that the returned descriptor cannot write. It lies on disk and
 // not in memory (memfd), because QEMU keeps the descriptor as long as it runs.
 func (s *Store) privateCopy(source io.Reader) (*os.File, error) {
-	dir := filepath.Join(s.options.CacheDir, tmpDir)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	stored, err := s.openCache()
+	if err != nil {
 		return nil, err
 	}
-	writer, err := os.CreateTemp(dir, "copy-*")
+	writer, err := os.CreateTemp(stored.Temp(), "copy-*")
 	if err != nil {
 		return nil, err
 	}

@@ -4,14 +4,19 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/guest"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/image/cache"
 )
 
 // Options are a store's settings. The zero value works.
@@ -24,6 +29,9 @@ type Options struct {
 	InsecureRegistries []string // hosts (host or host:port) that may be asked without TLS
 	AuthFile           string   // a docker config.json; empty: where docker looks
 
+	// Mirrors are hosts to ask before a registry, by the registry's host.
+	Mirrors map[string][]string
+
 	Logger hclog.Logger // nil: silent
 }
 
@@ -31,8 +39,6 @@ const (
 	defaultMaxSizeMiB = 2048
 	defaultMaxFileMiB = 512
 	mib               = 1 << 20
-
-	tmpDir = "tmp" // in the cache: what is being written
 )
 
 // DefaultCacheDir is the cache's folder where none is set: the system's for
@@ -50,8 +56,13 @@ func DefaultCacheDir() string {
 
 // Store opens images.
 type Store struct {
-	options Options
-	log     hclog.Logger
+	options   Options
+	log       hclog.Logger
+	transport http.RoundTripper
+	patience  patience
+
+	mu     sync.Mutex
+	stored *cache.Cache // nil until it is needed
 }
 
 // NewStore checks the options and makes a store. It touches no disk.
@@ -74,7 +85,10 @@ func NewStore(options Options) (*Store, error) {
 	if options.Logger == nil {
 		options.Logger = hclog.NewNullLogger()
 	}
-	return &Store{options: options, log: options.Logger.Named("image")}, nil
+	return &Store{
+		options: options, log: options.Logger.Named("image"),
+		transport: newTransport(options), patience: usualPatience,
+	}, nil
 }
 
 // Open resolves a request to an image whose files are open and were checked.
@@ -99,20 +113,39 @@ func (s *Store) Open(ctx context.Context, request Request, progress func(string)
 }
 
 // open finds the image's files and what the reference tells of them.
-func (s *Store) open(ctx context.Context, request Request, _ func(string)) (*Image, error) {
+func (s *Store) open(ctx context.Context, request Request, progress func(string)) (*Image, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	switch kindOf(request.Image) {
-	case pathReference:
-		kernel, err := s.openFile(request, "image", request.Image)
-		if err != nil {
-			return nil, err
-		}
-		return &Image{Kernel: kernel, Source: request.Image}, nil
-	default:
-		return nil, fmt.Errorf("image %q: OCI references are not supported yet", request.Image)
+	kind := kindOf(request.Image)
+	if kind == pathReference {
+		return s.openKernel(request)
 	}
+	want, err := wishOf(request)
+	if err != nil {
+		return nil, err
+	}
+	open := s.openRegistry
+	if kind == layoutReference {
+		open = s.openLayoutImage
+	}
+	image, err := open(ctx, request, want, progress)
+	if err != nil {
+		return nil, fmt.Errorf("image %q: %w", request.Image, err)
+	}
+	return image, nil
+}
+
+// openKernel opens a kernel that is a file of its own.
+func (s *Store) openKernel(request Request) (*Image, error) {
+	if strings.HasPrefix(request.Initrd, inImage) {
+		return nil, fmt.Errorf("initrd %q: image %q is a file and has no others in it: name a path", request.Initrd, request.Image)
+	}
+	kernel, err := s.openFile(request, "image", request.Image)
+	if err != nil {
+		return nil, err
+	}
+	return &Image{Kernel: kernel, Source: request.Image}, nil
 }
 
 // complete replaces the initrd where the job names one, looks into the
@@ -130,7 +163,7 @@ func (s *Store) complete(image *Image, request Request) error {
 }
 
 func (s *Store) completeInitrd(image *Image, request Request) error {
-	if request.Initrd != "" {
+	if request.Initrd != "" && !strings.HasPrefix(request.Initrd, inImage) {
 		initrd, err := s.openFile(request, "initrd", request.Initrd)
 		if err != nil {
 			return err
@@ -148,7 +181,7 @@ func (s *Store) completeInitrd(image *Image, request Request) error {
 	if image.Family == guest.Linux {
 		settle = s.readable
 	}
-	initrd, err := settle(image.Initrd, "initrd", request.Initrd)
+	initrd, err := settle(image.Initrd, "initrd", cmp.Or(request.Initrd, image.Source))
 	if err != nil {
 		return err
 	}
@@ -171,20 +204,10 @@ func (i *Image) know(request Request) error {
 		return err
 	}
 	i.Arch, i.Format, i.Devices = facts.Arch, facts.Format, facts.Devices
-	i.Family = firstOf(request.Family, i.Family, facts.Family)
-	i.Release = firstOf(request.Release, i.Release, facts.Release)
+	i.Family = cmp.Or(request.Family, facts.better(i.Family))
+	i.Release = cmp.Or(request.Release, facts.Release, i.Release)
 	if i.Features == nil {
 		i.Features = facts.Features
 	}
 	return nil
-}
-
-// firstOf returns the first value that was told.
-func firstOf[T ~string](values ...T) T {
-	for _, value := range values {
-		if value != "" {
-			return value
-		}
-	}
-	return ""
 }

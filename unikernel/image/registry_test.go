@@ -1,0 +1,538 @@
+// Copyright (c) The nomad-driver-unikernel authors
+// SPDX-License-Identifier: MPL-2.0
+
+package image
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	server "github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/shoenig/test/must"
+
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/guest"
+)
+
+// hub is a registry in this process.
+type hub struct {
+	*testing.T
+	host  string
+	blobs atomic.Int64 // downloads of layers and configurations
+	all   atomic.Int64 // requests
+	// change may answer a request itself: true means that it did.
+	change atomic.Pointer[func(http.ResponseWriter, *http.Request) bool]
+}
+
+func newHub(t *testing.T) *hub {
+	t.Helper()
+	h := &hub{T: t}
+	backend := server.New(server.Logger(log.New(io.Discard, "", 0)))
+	listening := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.all.Add(1)
+		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
+			h.blobs.Add(1)
+		}
+		if change := h.change.Load(); change != nil && (*change)(w, r) {
+			return
+		}
+		backend.ServeHTTP(w, r)
+	}))
+	t.Cleanup(listening.Close)
+	h.host = strings.TrimPrefix(listening.URL, "http://")
+	return h
+}
+
+// answer lets a function answer requests before the registry does.
+func (h *hub) answer(change func(http.ResponseWriter, *http.Request) bool) { h.change.Store(&change) }
+
+// push puts an image or an index into the registry and returns its reference.
+func (h *hub) push(name string, what any) string {
+	h.Helper()
+	reference := h.reference(name)
+	switch what := what.(type) {
+	case v1.Image:
+		must.NoError(h, remote.Write(reference, what))
+	case v1.ImageIndex:
+		must.NoError(h, remote.WriteIndex(reference, what))
+	}
+	h.blobs.Store(0)
+	h.all.Store(0)
+	return reference.String()
+}
+
+func (h *hub) reference(short string) name.Reference {
+	h.Helper()
+	reference, err := name.ParseReference(h.host + "/" + short)
+	must.NoError(h, err)
+	return reference
+}
+
+var arm, x86 = arm64Image([]byte("arm")...), unikraftELF("0.17.0")
+
+func TestRegistry_Kraftkit(t *testing.T) {
+	h, s := newHub(t), newSite(t, Options{})
+	cpio := []byte("070701, pretended")
+	s.request.Image = h.push("acme/steps:1", indexOf(t,
+		kraftkit(t, "fc", "arm64", []byte("another"), nil),
+		kraftkit(t, "qemu", "x86_64", x86, nil),
+		kraftkit(t, "qemu", "arm64", arm, cpio),
+	))
+
+	image := s.open(s.request)
+	must.Eq(t, arm, content(t, image.Kernel))
+	must.Eq(t, cpio, content(t, image.Initrd))
+	must.Eq(t, guest.ARM64, image.Arch)
+	must.Eq(t, guest.Unikraft, image.Family)
+	must.Eq(t, "0.17.0", image.Release)
+	must.Eq(t, []string{"--port", "80"}, image.Args)
+	must.Eq(t, map[string]string{"PATH": "/bin", "LOG": "info"}, image.Env)
+	lacks, known := image.Lacks("LIBPOSIX_ENVIRON_LIBPARAM")
+	must.True(t, lacks && known)
+	must.StrContains(t, image.Source, "acme/steps:1@sha256:")
+	must.Eq(t, 3, h.blobs.Load(), must.Sprint("the configuration, the kernel and the initrd, not the symbols"))
+
+	s.request.Arch = guest.X86_64
+	image = s.open(s.request)
+	must.Eq(t, x86, content(t, image.Kernel))
+	must.Nil(t, image.Initrd)
+
+	// Without one for the host, another will do.
+	s.request.Arch = ""
+	s.request.Image = h.push("acme/x86only:1", indexOf(t, kraftkit(t, "qemu", "x86_64", x86, nil)))
+	must.Eq(t, guest.X86_64, s.open(s.request).Arch)
+	s.nothingLeft()
+}
+
+func TestRegistry_Platforms(t *testing.T) {
+	h, s := newHub(t), newSite(t, Options{})
+	s.request.Arch = guest.ARM64
+	s.request.Image = h.push("a/b:1", indexOf(t, kraftkit(t, "fc", "arm64", arm, nil), kraftkit(t, "qemu", "x86_64", x86, nil)))
+	must.StrContains(t, s.refused(s.request), "has no image for qemu/arm64; it has fc/arm64, qemu/x86_64")
+	s.request.Image = h.push("a/b:2", kraftkit(t, "xen", "arm64", arm, nil))
+	must.StrContains(t, s.refused(s.request), "is built for xen/arm64, which QEMU does not boot")
+	s.request.Image = h.push("a/b:3", kraftkit(t, "qemu", "x86_64", x86, nil))
+	must.StrContains(t, s.refused(s.request), `kernel for x86_64 and arch = "arm64"`)
+	s.request.Image = h.push("a/b:4", kraftkit(t, "qemu", "arm64", x86, nil))
+	must.StrContains(t, s.refused(s.request), "its package says arm64")
+}
+
+func TestRegistry_Urunc(t *testing.T) {
+	h, s := newHub(t), newSite(t, Options{})
+	files := []file{{name: "unikernel/kernel", content: arm}, {name: "./unikernel/initrd", content: []byte("cpio")}}
+	keys := map[string]string{
+		"unikernelType": "mirage", "unikernelVersion": "0.18.0", "hypervisor": "qemu",
+		"binary": "/unikernel/kernel", "initrd": "/unikernel/initrd", "cmdline": "--ipv4-only=true -l debug",
+	}
+	for _, where := range []string{"annotations", "labels", "file"} {
+		for _, encode := range []bool{true, false} {
+			t.Run(fmt.Sprint(where, encode), func(t *testing.T) {
+				s.request.Image = h.push(fmt.Sprintf("u/%s:%v", where, encode), urunced(t, where, encode, keys, files...))
+				image := s.open(s.request)
+				must.Eq(t, arm, content(t, image.Kernel))
+				must.Eq(t, []byte("cpio"), content(t, image.Initrd))
+				must.Eq(t, guest.Mirage, image.Family)
+				must.Eq(t, "0.18.0", image.Release)
+				must.Eq(t, []string{"--ipv4-only=true", "-l", "debug"}, image.Args)
+				must.Eq(t, map[string]string{"A": "1"}, image.Env)
+			})
+		}
+	}
+	keys["unikernelType"] = "rumprun"
+	s.request.Image = h.push("u/rump:1", urunced(t, "labels", true, keys, files...))
+	must.StrContains(t, s.refused(s.request), `unikernelType "rumprun"`)
+	keys["unikernelType"], keys["useDMBlock"] = "unikraft", "true"
+	s.request.Image = h.push("u/block:1", urunced(t, "labels", true, keys, files...))
+	must.StrContains(t, s.refused(s.request), "useDMBlock")
+	delete(keys, "useDMBlock")
+	keys["binary"] = "../../etc/passwd"
+	s.request.Image = h.push("u/climb:1", urunced(t, "labels", true, keys, files...))
+	must.StrContains(t, s.refused(s.request), "no path in it")
+}
+
+func TestRegistry_UruncSolo5AndBlock(t *testing.T) {
+	h, s := newHub(t), newSite(t, Options{})
+	s.request.Image = h.push("u/solo5:1", urunced(t, "labels", true,
+		map[string]string{"unikernelType": "mirage", "binary": "/k", "block": "/disk", "blkMntPoint": "/data"},
+		file{name: "k", content: solo5ELF(62, solo5Virtio, Device{"storage", BlockDevice})},
+		file{name: "disk", content: []byte("sectors")}))
+	config := s.request
+	config.Host = guest.X86_64
+	must.StrContains(t, s.refused(config), "its package says arm64") // the label of the test's own image
+
+	s.request.Image = h.push("u/block:1", urunced(t, "labels", true,
+		map[string]string{"unikernelType": "unikraft", "binary": "/k", "block": "/disk", "blkMntPoint": "/data"},
+		file{name: "k", content: arm}, file{name: "disk", content: []byte("sectors")}))
+	image := s.open(s.request)
+	must.Eq(t, []byte("sectors"), content(t, image.Block))
+	must.Eq(t, "/data", image.BlockMount)
+}
+
+func TestRegistry_PlainImage(t *testing.T) {
+	h, s := newHub(t), newSite(t, Options{})
+	config := v1.ConfigFile{OS: "linux", Architecture: "arm64", Config: v1.Config{
+		Entrypoint: []string{"/boot/kernel"}, Cmd: []string{"--x"}, Env: []string{"PATH=/bin", "A=1"},
+	}}
+	layers := func() v1.Image {
+		return imageWith(t, config,
+			layerOf(t, file{name: "boot/kernel", content: []byte("an older one")}, file{name: "boot/gone", content: arm}),
+			layerOf(t, file{name: "boot/kernel", content: gzipped(arm)}, file{name: "boot/initrd", content: []byte("cpio")},
+				file{name: "boot/.wh.gone"}, file{name: "boot/link", kind: tar.TypeSymlink, link: "kernel"}),
+			layerOf(t, file{name: "etc/passwd", content: []byte("root")}),
+		)
+	}
+	reference := h.push("plain/image:1", layers())
+
+	s.request.Image = reference
+	must.StrContains(t, s.refused(s.request), "ordinary container image: name the kernel in it")
+	s.request.Image, s.request.Initrd = reference+"#/boot/kernel", "#/boot/initrd"
+	image := s.open(s.request)
+	must.Eq(t, arm, content(t, image.Kernel))
+	must.Eq(t, []byte("cpio"), content(t, image.Initrd))
+	must.Eq(t, "", image.Family)
+	must.Eq(t, []string{"--x"}, image.Args)
+	must.Eq(t, map[string]string{"A": "1"}, image.Env)
+	s.request.Initrd = ""
+	must.Nil(t, s.open(s.request).Initrd)
+
+	for inside, want := range map[string]string{
+		"#/boot/none": "no file /boot/none", "#/boot/gone": "no file /boot/gone", "#/boot/link": `is a link to "kernel"`,
+		"#/../x": "no path", "#": "no path", "#/etc/passwd": "text, not a kernel",
+	} {
+		s.request.Image = reference + inside
+		must.StrContains(t, s.refused(s.request), want, must.Sprint(inside))
+	}
+
+	// A command that starts something else belongs to the container.
+	config.Config.Entrypoint = []string{"/app"}
+	s.request.Image = h.push("plain/image:2", layers()) + "#/boot/kernel"
+	must.Nil(t, s.open(s.request).Args)
+	must.Nil(t, s.open(s.request).Env)
+}
+
+func TestRegistry_ClimbingLayers(t *testing.T) {
+	h, s := newHub(t), newSite(t, Options{})
+	for i, bad := range []file{
+		{name: "../etc/passwd", content: []byte("x")},
+		{name: "a/../../b", content: []byte("x")},
+		{name: "..", kind: tar.TypeDir},
+	} {
+		reference := h.push(fmt.Sprintf("evil:%d", i), imageWith(t, v1.ConfigFile{OS: "linux"}, layerOf(t, file{name: "k", content: arm}, bad)))
+		s.request.Image = reference + "#k"
+		must.StrContains(t, s.refused(s.request), "climbs out")
+	}
+	for i, bad := range []byte{tar.TypeSymlink, tar.TypeLink, tar.TypeChar, tar.TypeBlock, tar.TypeFifo, tar.TypeDir} {
+		s.request.Image = h.push(fmt.Sprintf("evil/kind:%d", i), imageWith(t, v1.ConfigFile{OS: "linux"}, layerOf(t, file{name: "k", kind: bad, link: "/etc/passwd"}))) + "#k"
+		s.refused(s.request)
+	}
+	s.nothingLeft()
+}
+
+// Twenty tasks that want the same image at once make one download.
+func TestRegistry_OneDownload(t *testing.T) {
+	const tasks, size = 20, 50 * mib
+	h, s := newHub(t), newSite(t, Options{})
+	s.request.Image = h.push("big:1", kraftkit(t, "qemu", "arm64", arm64Image(make([]byte, size)...), nil))
+	second, err := NewStore(s.store.options) // as another agent with the same folder
+	must.NoError(t, err)
+
+	var group sync.WaitGroup
+	errs := make([]error, tasks)
+	for i := range tasks {
+		group.Go(func() {
+			store := s.store
+			if i%2 == 1 {
+				store = second
+			}
+			image, err := store.Open(context.Background(), s.request, nil)
+			if errs[i] = err; err == nil {
+				errs[i] = image.Close()
+			}
+		})
+	}
+	group.Wait()
+	for _, err := range errs {
+		must.NoError(t, err)
+	}
+	must.Eq(t, 2, h.blobs.Load(), must.Sprint("one configuration and one layer"))
+	s.nothingLeft()
+}
+
+func TestRegistry_PullPolicy(t *testing.T) {
+	h, s := newHub(t), newSite(t, Options{})
+	other := arm64Image([]byte("other")...)
+	get := func(pull Pull) []byte {
+		s.request.Pull = pull
+		return content(t, s.open(s.request).Kernel)
+	}
+
+	s.request.Image = h.host + "/app:1"
+	s.request.Pull = PullNever
+	must.StrContains(t, s.refused(s.request), "not in the cache")
+	h.push("app:1", kraftkit(t, "qemu", "arm64", arm, nil))
+	must.Eq(t, arm, get(PullAuto))
+	h.push("app:1", kraftkit(t, "qemu", "arm64", other, nil))
+	must.Eq(t, arm, get(PullAuto), must.Sprint("a tag is not asked for again"))
+	must.Eq(t, arm, get(PullNever))
+	must.Eq(t, 0, h.all.Load())
+	must.Eq(t, other, get(PullAlways))
+	must.Eq(t, other, get(PullAuto))
+
+	s.request.Image = h.push("app:latest", kraftkit(t, "qemu", "arm64", arm, nil))
+	must.Eq(t, arm, get(PullAuto))
+	h.push("app:latest", kraftkit(t, "qemu", "arm64", other, nil))
+	must.Eq(t, other, get(PullAuto), must.Sprint("latest is"))
+	h.blobs.Store(0)
+	must.Eq(t, other, get(PullAuto))
+	must.Eq(t, 0, h.blobs.Load(), must.Sprint("but what is known is not fetched again"))
+
+	// By digest; and offline, from the cache alone.
+	image := s.open(s.request)
+	s.request.Image = h.host + "/app@" + image.Source[strings.Index(image.Source, "sha256:"):]
+	must.Eq(t, other, get(PullAlways))
+	s.store.options.Offline = true
+	h.all.Store(0)
+	must.Eq(t, other, get(PullAlways))
+	must.Eq(t, 0, h.all.Load())
+	s.request.Image = h.host + "/none:1"
+	must.StrContains(t, s.refused(s.request), "offline = true")
+}
+
+func TestRegistry_Gone(t *testing.T) {
+	h, s := newHub(t), newSite(t, Options{})
+	s.request.Image = h.push("app:1", kraftkit(t, "qemu", "arm64", arm, nil))
+	s.open(s.request)
+	h.answer(func(w http.ResponseWriter, _ *http.Request) bool {
+		w.WriteHeader(http.StatusBadGateway)
+		return true
+	})
+	s.request.Pull = PullAlways
+	must.StrContains(t, s.refused(s.request), `is in the cache: pull = "missing" uses that`)
+	s.request.Image = "127.0.0.1:1/none:1"
+	must.StrContains(t, s.refused(s.request), "connection refused")
+}
+
+// What passes is tried again, what does not is not.
+func TestRegistry_Retries(t *testing.T) {
+	for name, c := range map[string]struct {
+		status int
+		tries  int64
+		want   string
+	}{
+		"unavailable":  {http.StatusServiceUnavailable, 3, "503"},
+		"too many":     {http.StatusTooManyRequests, 3, "429"},
+		"unauthorized": {http.StatusUnauthorized, 1, "auth_file"},
+		"forbidden":    {http.StatusForbidden, 1, "auth_file"},
+		"missing":      {http.StatusNotFound, 1, "no such image or tag"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, s := newHub(t), newSite(t, Options{})
+			s.request.Image = h.push("app:1", kraftkit(t, "qemu", "arm64", arm, nil))
+			var tries atomic.Int64
+			h.answer(func(w http.ResponseWriter, r *http.Request) bool {
+				if !strings.Contains(r.URL.Path, "/manifests/") {
+					return false
+				}
+				tries.Add(1)
+				w.WriteHeader(c.status)
+				return true
+			})
+			must.StrContains(t, s.refused(s.request), c.want)
+			must.Eq(t, c.tries, tries.Load())
+		})
+	}
+}
+
+// A download that breaks off is tried again, layer by layer.
+func TestRegistry_BreaksOff(t *testing.T) {
+	h, s := newHub(t), newSite(t, Options{})
+	kernel := arm64Image(make([]byte, mib)...)
+	s.request.Image = h.push("app:1", kraftkit(t, "qemu", "arm64", kernel, []byte("cpio")))
+	var broken atomic.Bool
+	h.answer(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, "/blobs/") || broken.Load() || h.blobs.Load() < 3 {
+			return false
+		}
+		broken.Store(true)
+		w.Header().Set("Content-Length", fmt.Sprint(2*mib))
+		_, _ = w.Write(make([]byte, 1024))
+		return true
+	})
+	var told []string
+	image, err := s.store.Open(context.Background(), s.request, func(line string) { told = append(told, line) })
+	must.NoError(t, err)
+	defer image.Close()
+	must.Eq(t, kernel, content(t, image.Kernel))
+	must.Eq(t, 4, h.blobs.Load(), must.Sprint("the configuration, the initrd, the kernel twice"))
+	must.StrContains(t, strings.Join(told, "\n"), "trying again in")
+	must.StrContains(t, told[0], "pulling "+s.request.Image+" (qemu/arm64, ")
+}
+
+// A registry that lies is found out, and nothing of it stays.
+func TestRegistry_Lies(t *testing.T) {
+	kernel := arm64Image(make([]byte, mib)...)
+	layer := tarOf(t, file{name: "/unikraft/bin/kernel", content: kernel})
+	swapped := bytes.Clone(layer)
+	swapped[600] ^= 1
+	for name, c := range map[string]struct {
+		send []byte
+		want string
+	}{
+		"about the content":  {swapped, "sha256"},
+		"about the size":     {append(bytes.Clone(layer), make([]byte, 9*mib)...), "sha256"},
+		"by sending nothing": {nil, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, s := newHub(t), newSite(t, Options{})
+			s.request.Image = h.push("app:1", kraftkit(t, "qemu", "arm64", kernel, nil))
+			h.answer(func(w http.ResponseWriter, r *http.Request) bool {
+				if r.Method != http.MethodGet || !strings.Contains(r.URL.Path, "/blobs/") || h.blobs.Load() < 2 {
+					return false
+				}
+				_, _ = w.Write(c.send)
+				return true
+			})
+			must.StrContains(t, s.refused(s.request), c.want)
+			s.nothingLeft()
+			images, err := os.ReadDir(filepath.Join(s.root, "cache", "images"))
+			must.NoError(t, err)
+			must.SliceEmpty(t, images)
+		})
+	}
+}
+
+// A registry that goes silent is given up on.
+func TestRegistry_Stalls(t *testing.T) {
+	for _, part := range []string{"/manifests/", "/blobs/"} {
+		t.Run(part, func(t *testing.T) {
+			h, s := newHub(t), newSite(t, Options{})
+			s.store.patience.stall = 200 * time.Millisecond
+			s.request.Image = h.push("app:1", kraftkit(t, "qemu", "arm64", arm, nil))
+			h.answer(func(w http.ResponseWriter, r *http.Request) bool {
+				if !strings.Contains(r.URL.Path, part) {
+					return false
+				}
+				w.Header().Set("Content-Length", "1000")
+				_, _ = w.Write([]byte("{"))
+				w.(http.Flusher).Flush()
+				<-r.Context().Done()
+				return true
+			})
+			must.StrContains(t, s.refused(s.request), "sent nothing for too long")
+			s.nothingLeft()
+		})
+	}
+}
+
+func TestRegistry_Canceled(t *testing.T) {
+	h, s := newHub(t), newSite(t, Options{})
+	s.request.Image = h.push("app:1", kraftkit(t, "qemu", "arm64", arm, nil))
+	ctx, cancel := context.WithCancel(context.Background())
+	h.answer(func(_ http.ResponseWriter, r *http.Request) bool {
+		if strings.Contains(r.URL.Path, "/blobs/") {
+			cancel()
+			<-r.Context().Done()
+		}
+		return false
+	})
+	_, err := s.store.Open(ctx, s.request, nil)
+	must.ErrorIs(t, err, context.Canceled)
+	s.nothingLeft()
+}
+
+func TestRegistry_OtherKinds(t *testing.T) {
+	h, s := newHub(t), newSite(t, Options{})
+	s.request.Image = h.push("app:1", kraftkit(t, "qemu", "arm64", arm, nil))
+	for name, c := range map[string]struct{ kind, text, want string }{
+		"artifact":   {"application/vnd.oci.image.manifest.v1+json", `{"schemaVersion":2,"config":{"mediaType":"application/vnd.acme","digest":"sha256:` + strings.Repeat("a", 64) + `","size":2},"layers":[]}`, "of another kind"},
+		"old schema": {"application/vnd.docker.distribution.manifest.v1+json", `{"schemaVersion":1}`, "first schema"},
+		"no JSON":    {"application/vnd.oci.image.manifest.v1+json", `nothing`, "cannot be read"},
+		"no index":   {"application/vnd.oci.image.index.v1+json", `nothing`, "cannot be read"},
+		"no fitting": {"application/vnd.oci.image.index.v1+json", `{"manifests":[]}`, "has no image for qemu; it has none"},
+		"huge":       {"application/vnd.oci.image.manifest.v1+json", `{"a":"` + strings.Repeat("a", 5*mib) + `"}`, "more than 4 MiB"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h.answer(func(w http.ResponseWriter, r *http.Request) bool {
+				if !strings.Contains(r.URL.Path, "/manifests/") {
+					return false
+				}
+				w.Header().Set("Content-Type", c.kind)
+				_, _ = w.Write([]byte(c.text))
+				return true
+			})
+			must.StrContains(t, s.refused(s.request), c.want)
+		})
+	}
+}
+
+func TestRegistry_Bounds(t *testing.T) {
+	h, s := newHub(t), newSite(t, Options{MaxFileMiB: 1, MaxSizeMiB: 4})
+	s.request.Image = h.push("large:1", kraftkit(t, "qemu", "arm64", arm64Image(make([]byte, 2*mib)...), nil))
+	must.StrContains(t, s.refused(s.request), "larger than the 1 MiB")
+	s.request.Image = h.push("bomb:1", kraftkit(t, "qemu", "arm64", gzipped(arm64Image(make([]byte, 2*mib)...)), nil))
+	must.StrContains(t, s.refused(s.request), "larger than the 1 MiB")
+	s.request.Image = h.push("huge:1", kraftkit(t, "qemu", "arm64", arm64Image(make([]byte, 5*mib)...), nil))
+	must.StrContains(t, s.refused(s.request), "more than the 4 MiB of the image cache")
+	s.nothingLeft()
+}
+
+func TestRegistry_Credentials(t *testing.T) {
+	h := newHub(t)
+	reference := h.push("private:1", kraftkit(t, "qemu", "arm64", arm, nil))
+	secret := base64.StdEncoding.EncodeToString([]byte("me:word"))
+	h.answer(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Header.Get("Authorization") == "Basic "+secret {
+			return false
+		}
+		w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		return true
+	})
+	auth := filepath.Join(t.TempDir(), "config.json")
+	s := newSite(t, Options{AuthFile: auth})
+	s.request.Image = reference
+	must.StrContains(t, s.refused(s.request), "auth_file")
+	must.NoError(t, os.WriteFile(auth, []byte(`{"auths":{"`+h.host+`":{"auth":"`+secret+`"}}}`), 0o600))
+	must.Eq(t, arm, content(t, s.open(s.request).Kernel))
+	must.NoError(t, os.WriteFile(auth, []byte(`nothing`), 0o600))
+	s.request.Pull = PullAlways
+	must.StrContains(t, s.refused(s.request), "no docker config.json")
+}
+
+func TestRegistry_Mirror(t *testing.T) {
+	mirror, gone := newHub(t), newHub(t)
+	mirror.push("acme/app:1", kraftkit(t, "qemu", "arm64", arm, nil))
+	s := newSite(t, Options{Mirrors: map[string][]string{"registry.invalid": {gone.host, mirror.host}}})
+	s.request.Image = "registry.invalid/acme/app:1"
+	must.Eq(t, arm, content(t, s.open(s.request).Kernel))
+}
+
+func TestInsecure(t *testing.T) {
+	options := Options{InsecureRegistries: []string{"plain.example", "port.example:5000"}}
+	for host, want := range map[string]bool{
+		"plain.example": true, "plain.example:5000": true, "port.example:5000": true, "port.example": false,
+		"localhost:5000": true, "127.0.0.1:5000": true, "[::1]:5000": true, "10.0.0.1:5000": false, "192.168.1.2": false,
+	} {
+		must.Eq(t, want, options.insecure(host), must.Sprint(host))
+	}
+	request, err := http.NewRequest(http.MethodGet, "http://10.0.0.1:5000/v2/", nil)
+	must.NoError(t, err)
+	_, err = newTransport(options).RoundTrip(request)
+	must.ErrorIs(t, err, errPlainHTTP)
+}
