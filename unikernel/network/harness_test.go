@@ -91,7 +91,11 @@ func newAlloc(t *testing.T, mtu int) (alloc, outside ns.NetNS) {
 		return netlink.LinkAdd(pair)
 	})
 	run(t, outside, func() error { return configure("host0", outsideIP+"/24", "") })
-	run(t, alloc, func() error { return configure("eth0", allocIP+"/24", outsideIP) })
+	// Some hosts are strict about the ways that packets come, and namespaces inherit it.
+	run(t, alloc, func() error {
+		strict := os.WriteFile("/proc/sys/net/ipv4/conf/all/rp_filter", []byte("1"), 0)
+		return errors.Join(strict, configure("eth0", allocIP+"/24", outsideIP))
+	})
 	return alloc, outside
 }
 
