@@ -29,6 +29,7 @@ type site struct {
 	task   *hclsyntax.Block
 	scopes []*hclsyntax.Block // the task's block, its group's, the job's: where meta is looked up
 	refs   []Ref
+	many   bool // it stands in a dynamic block
 }
 
 func newHCLEditor(f *File) (editor, error) {
@@ -43,8 +44,11 @@ func newHCLEditor(f *File) (editor, error) {
 	ed := &hclEditor{f: f, of: map[Ref]*site{}}
 	for _, b := range body.Blocks {
 		if b.Type == "job" {
-			ed.collect(b, []*hclsyntax.Block{b})
+			ed.collect(b, []*hclsyntax.Block{b}, false)
 		}
+	}
+	if ed.inOrder() {
+		return ed, nil
 	}
 	if err := ed.probe(); err != nil {
 		return nil, err
@@ -52,13 +56,49 @@ func newHCLEditor(f *File) (editor, error) {
 	return ed, nil
 }
 
+// inOrder matches sites and tasks by their order, which is all it takes where
+// no dynamic block makes any: it saves the parse that probe needs. Nomad's
+// parser puts the tasks directly below the job first.
+func (ed *hclEditor) inOrder() bool {
+	var alone, grouped []*site
+	for _, s := range ed.sites {
+		switch {
+		case s.many:
+			return false
+		case len(s.scopes) == 2:
+			alone = append(alone, s)
+		default:
+			grouped = append(grouped, s)
+		}
+	}
+	sites, next := append(alone, grouped...), 0
+	of := map[Ref]*site{}
+	for gi, g := range ed.f.Job.TaskGroups {
+		for ti, task := range g.Tasks {
+			if next >= len(sites) || len(sites[next].task.Labels) != 1 || sites[next].task.Labels[0] != task.Name {
+				return false
+			}
+			of[Ref{Group: gi, Task: ti}] = sites[next]
+			next++
+		}
+	}
+	if next != len(sites) {
+		return false
+	}
+	for ref, s := range of {
+		s.refs = []Ref{ref}
+	}
+	ed.of = of
+	return true
+}
+
 // collect finds the sites below a job or a group. A dynamic block counts by
 // its content.
-func (ed *hclEditor) collect(parent *hclsyntax.Block, scopes []*hclsyntax.Block) {
+func (ed *hclEditor) collect(parent *hclsyntax.Block, scopes []*hclsyntax.Block, many bool) {
 	for _, b := range parent.Body.Blocks {
-		kind, content := b.Type, b
+		kind, content, many := b.Type, b, many
 		if b.Type == "dynamic" && len(b.Labels) == 1 {
-			kind = b.Labels[0]
+			kind, many = b.Labels[0], true
 			if content = child(b, "content"); content == nil {
 				continue
 			}
@@ -66,9 +106,9 @@ func (ed *hclEditor) collect(parent *hclsyntax.Block, scopes []*hclsyntax.Block)
 		inner := append([]*hclsyntax.Block{content}, scopes...)
 		switch kind {
 		case "group":
-			ed.collect(content, inner)
+			ed.collect(content, inner, many)
 		case "task":
-			ed.sites = append(ed.sites, &site{task: content, scopes: inner})
+			ed.sites = append(ed.sites, &site{task: content, scopes: inner, many: many})
 		}
 	}
 }

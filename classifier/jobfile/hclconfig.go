@@ -137,13 +137,16 @@ func removeKey(t *text, config *hclsyntax.Block, attr *hclsyntax.Attribute, bloc
 
 func addConfigBlocks(t *text, config *hclsyntax.Block, key string, list []map[string]any) error {
 	for _, m := range list {
-		lines := []string{key + " {"}
+		lines, width := []string{key + " {"}, 0
+		for k := range m {
+			width = max(width, len(k))
+		}
 		for _, k := range sortedKeys(m) {
 			v, err := literal(m[k])
 			if err != nil {
 				return err
 			}
-			lines = append(lines, "\t"+k+" = "+v)
+			lines = append(lines, fmt.Sprintf("\t%-*s = %s", width, k, v))
 		}
 		t.addBlock(config, strings.Join(append(lines, "}"), "\n"))
 	}
