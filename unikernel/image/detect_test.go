@@ -34,7 +34,7 @@ func TestDetect_Kernels(t *testing.T) {
 		},
 		"arm64 Image of Unikraft, by its banner": {
 			arm64Image([]byte("\x00Powered by\n\x00 __\n\x00Calypso 0.17.0~eaf6fda\x00")...),
-			Facts{Arch: guest.ARM64, Format: LinuxImage, Family: guest.Unikraft, Release: "0.17.0"},
+			Facts{Arch: guest.ARM64, Format: LinuxImage, Family: guest.Unikraft, Release: "0.17.0~eaf6fda"},
 		},
 		"arm64 Image of Unikraft, by its short banner": {
 			arm64Image([]byte("\x00Powered by Unikraft Telesto (0.16.1)\n\x00")...),
@@ -54,7 +54,7 @@ func TestDetect_Kernels(t *testing.T) {
 		},
 		"Unikraft for x86_64": {
 			unikraftELF("0.17.0~eaf6fda"),
-			Facts{Arch: guest.X86_64, Format: Multiboot32, Family: guest.Unikraft, Release: "0.17.0"},
+			Facts{Arch: guest.X86_64, Format: Multiboot32, Family: guest.Unikraft, Release: "0.17.0~eaf6fda"},
 		},
 		"multiboot of nobody known": {
 			craftedELF{class: elf.ELFCLASS32, machine: elf.EM_386, multiboot: true}.bytes(),

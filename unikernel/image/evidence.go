@@ -32,7 +32,7 @@ const (
 // none counts.
 func findEvidence(file io.ReaderAt, size int64) (evidence, error) {
 	var found evidence
-	buffer := make([]byte, scanWindow+scanOverlap)
+	buffer := make([]byte, min(size, scanWindow+scanOverlap))
 	for at := int64(0); at < min(size, mostScanned); at += scanWindow {
 		n, err := file.ReadAt(buffer, at)
 		if err != nil && !errors.Is(err, io.EOF) {
@@ -102,7 +102,7 @@ func linuxBanner(w window) (evidence, bool) {
 // unikraftRelease is what Unikraft prints under its banner, a code name and
 // a version (lib/ukboot/banner.c): "Calypso 0.17.0~0f5a3c1", or
 // "Powered by Unikraft Calypso (0.17.0~0f5a3c1)".
-var unikraftRelease = regexp.MustCompile(`\x00(?:Powered by Unikraft )?[A-Z][a-z]{3,15} \(?([0-9]+\.[0-9]+\.[0-9]+)(?:[~-][0-9A-Za-z.~-]+)?\)?\n?\x00`)
+var unikraftRelease = regexp.MustCompile(`\x00(?:Powered by Unikraft )?[A-Z][a-z]{3,15} \(?([0-9]+\.[0-9]+\.[0-9]+(?:~[0-9A-Za-z]+)?)(?:-[0-9A-Za-z.~-]+)?\)?\n?\x00`)
 
 func unikraftBanner(w window) (evidence, bool) {
 	at := bytes.Index(w.data, []byte("Powered by"))

@@ -34,7 +34,7 @@ const (
 // begins with: layout version 1, then the record's type.
 var libinfoStarts = [][]byte{{1, 0, libinfoRelease, 0}, {1, 0, libinfoFullRelease, 0}}
 
-var libinfoVersion = regexp.MustCompile(`^([0-9]+\.[0-9]+\.[0-9]+)(?:[~-][0-9A-Za-z.~-]+)?$`)
+var libinfoVersion = regexp.MustCompile(`^([0-9]+\.[0-9]+\.[0-9]+(?:~[0-9A-Za-z]+)?)(?:-[0-9A-Za-z.~-]+)?$`)
 
 func unikraftInfo(w window) (evidence, bool) {
 	for _, start := range libinfoStarts {
