@@ -1,0 +1,220 @@
+// Copyright (c) The nomad-driver-unikernel authors
+// SPDX-License-Identifier: MPL-2.0
+
+package harness
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/docker/docker/api/types/build"
+	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/client"
+	"github.com/vishvananda/netlink"
+)
+
+// Docker is the daemon that the containers run on: the machine's own where one
+// runs, else one that the harness starts and stops.
+type Docker struct {
+	Host   string // endpoint, such as unix:///run/docker.sock
+	Client *client.Client
+
+	daemon  *process // nil: the machine's own
+	scratch string   // folder of its sockets
+	hadLink bool     // docker0 was there before
+	left    footprint
+	images  []string // tags to remove from the machine's own daemon
+}
+
+// StartDocker finds or starts a Docker daemon. What its own daemon stores, it
+// stores under dir, to be quick the next time.
+func StartDocker(ctx context.Context, dir string) (*Docker, error) {
+	if d, err := dialDocker(ctx, os.Getenv(client.EnvOverrideHost)); err == nil {
+		return d, nil
+	}
+	dockerd, err := exec.LookPath("dockerd")
+	if err != nil {
+		return nil, fmt.Errorf("no Docker daemon answers and none is installed, run `make deps`: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	// Paths of sockets may have 107 bytes at most: not in a deep folder.
+	scratch, err := os.MkdirTemp("", "ndu-docker-")
+	if err != nil {
+		return nil, err
+	}
+	d := &Docker{scratch: scratch, Host: "unix://" + filepath.Join(scratch, "docker.sock"), hadLink: hasLink("docker0"), left: lookFor(dockerFootprint)}
+	// Without rules in the firewall, published ports are served by Docker's
+	// proxies, and the machine's own rules stay as they are.
+	d.daemon, err = spawn(filepath.Join(dir, "dockerd.log"), daemonEnv(scratch), dockerd,
+		"--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(scratch, "exec"),
+		"--pidfile", filepath.Join(scratch, "pid"), "--host", d.Host,
+		"--iptables=false", "--ip6tables=false", "--ip-masq=false", "--ip-forward=false")
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(scratch))
+	}
+	if err := d.await(ctx); err != nil {
+		return nil, errors.Join(err, d.Stop(ctx))
+	}
+	return d, nil
+}
+
+// dialDocker connects to a daemon that runs already.
+func dialDocker(ctx context.Context, host string) (*Docker, error) {
+	if host == "" {
+		host = client.DefaultDockerHost
+	}
+	c, err := client.NewClientWithOpts(client.WithHost(host), client.WithAPIVersionNegotiation())
+	if err != nil {
+		return nil, fmt.Errorf("Docker endpoint %q: %w", host, err)
+	}
+	if _, err := c.Ping(ctx); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return &Docker{Host: host, Client: c}, nil
+}
+
+func (d *Docker) await(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	return retry(ctx, 100*time.Millisecond, func() error {
+		if !d.daemon.alive() {
+			cancel()
+			return fmt.Errorf("dockerd ended at once; its log %s ends in:\n%s", d.daemon.Log, d.daemon.tail())
+		}
+		dialed, err := dialDocker(ctx, d.Host)
+		if err == nil {
+			d.Client = dialed.Client
+		}
+		return err
+	})
+}
+
+// Own tells whether the harness started the daemon.
+func (d *Docker) Own() bool { return d.daemon != nil }
+
+// Build makes an image from files: names in the build context, Dockerfile
+// among them, and where each lies.
+func (d *Docker) Build(ctx context.Context, tag string, files map[string]string) error {
+	archive, err := archiveOf(files)
+	if err != nil {
+		return fmt.Errorf("reading the files of image %s: %w", tag, err)
+	}
+	answer, err := d.Client.ImageBuild(ctx, archive, build.ImageBuildOptions{
+		Tags: []string{tag}, Version: build.BuilderV1, Remove: true, ForceRemove: true,
+	})
+	if err != nil {
+		return fmt.Errorf("building image %s: %w", tag, err)
+	}
+	defer func() { _ = answer.Body.Close() }()
+	if err := buildError(answer.Body); err != nil {
+		return fmt.Errorf("building image %s: %w", tag, err)
+	}
+	d.images = append(d.images, tag)
+	return nil
+}
+
+func archiveOf(files map[string]string) (io.Reader, error) {
+	var out bytes.Buffer
+	archive := tar.NewWriter(&out)
+	for name, path := range files {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		if err := archive.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(data))}); err != nil {
+			return nil, err
+		}
+		if _, err := archive.Write(data); err != nil {
+			return nil, err
+		}
+	}
+	return &out, archive.Close()
+}
+
+// buildError reads a build's messages to their end, which awaits it.
+func buildError(messages io.Reader) error {
+	for decoder := json.NewDecoder(messages); ; {
+		var message struct{ Error string }
+		if err := decoder.Decode(&message); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if message.Error != "" {
+			return errors.New(message.Error)
+		}
+	}
+}
+
+// ImageSize is the size of an image in bytes.
+func (d *Docker) ImageSize(ctx context.Context, tag string) (int64, error) {
+	info, err := d.Client.ImageInspect(ctx, tag)
+	if err != nil {
+		return 0, fmt.Errorf("looking at image %s: %w", tag, err)
+	}
+	return info.Size, nil
+}
+
+// Stop takes back what StartDocker and Build did: an own daemon ends, and with
+// it its bridge and sockets; from the machine's own daemon the images go.
+func (d *Docker) Stop(ctx context.Context) error {
+	if d.daemon == nil {
+		return errors.Join(d.removeImages(ctx), d.Client.Close())
+	}
+	var errs []error
+	if d.Client != nil {
+		errs = append(errs, d.Client.Close())
+	}
+	errs = append(errs, d.daemon.end(ctx, syscall.SIGTERM))
+	if !d.hadLink {
+		errs = append(errs, removeLink("docker0"))
+	}
+	return errors.Join(append(errs, d.left.erase(), os.RemoveAll(d.scratch))...)
+}
+
+func (d *Docker) removeImages(ctx context.Context) error {
+	var errs []error
+	for _, tag := range d.images {
+		_, err := d.Client.ImageRemove(ctx, tag, image.RemoveOptions{})
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// daemonEnv is the environment of the daemons that the harness starts: nothing
+// of the caller's, such as proxies or cloud credentials, changes what they do.
+func daemonEnv(tmp string) []string {
+	return []string{
+		"PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin",
+		"HOME=" + os.Getenv("HOME"),
+		"TMPDIR=" + tmp,
+	}
+}
+
+func hasLink(name string) bool {
+	_, err := netlink.LinkByName(name)
+	return err == nil
+}
+
+func removeLink(name string) error {
+	link, err := netlink.LinkByName(name)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return netlink.LinkDel(link)
+}

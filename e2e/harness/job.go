@@ -1,0 +1,233 @@
+// Copyright (c) The nomad-driver-unikernel authors
+// SPDX-License-Identifier: MPL-2.0
+
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+	"github.com/hashicorp/nomad/jobspec2"
+)
+
+// ParseJob reads a job file as `nomad job run -var …` does.
+func ParseJob(name string, source []byte, vars map[string]string) (*api.Job, error) {
+	args := make([]string, 0, len(vars))
+	for key, value := range vars {
+		args = append(args, key+"="+value)
+	}
+	slices.Sort(args)
+	job, err := jobspec2.ParseWithConfig(&jobspec2.ParseConfig{
+		Path: name, Body: source, ArgVars: args, AllowFS: true, Strict: true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("parsing job %s: %w", name, err)
+	}
+	job.Canonicalize()
+	return job, nil
+}
+
+// ParseJobFile is ParseJob of a file.
+func ParseJobFile(path string, vars map[string]string) (*api.Job, error) {
+	source, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return ParseJob(path, source, vars)
+}
+
+// Submit registers a job and waits until all of it is placed.
+func (a *Agent) Submit(ctx context.Context, job *api.Job) error {
+	answer, _, err := a.Client.Jobs().Register(job, (&api.WriteOptions{}).WithContext(ctx))
+	if err != nil {
+		return fmt.Errorf("registering job %s: %w", *job.ID, err)
+	}
+	var eval *api.Evaluation
+	err = await(ctx, func(q *api.QueryOptions) (uint64, bool, error) {
+		var meta *api.QueryMeta
+		eval, meta, err = a.Client.Evaluations().Info(answer.EvalID, q)
+		if err != nil {
+			return 0, false, err
+		}
+		return meta.LastIndex, eval.Status != "pending", nil
+	})
+	if err != nil {
+		return fmt.Errorf("waiting for the placement of job %s: %w", *job.ID, err)
+	}
+	if eval.Status != "complete" || len(eval.FailedTGAllocs) > 0 {
+		return fmt.Errorf("job %s was not placed: evaluation %s: %s", *job.ID, eval.Status, placementFailures(eval))
+	}
+	return nil
+}
+
+func placementFailures(eval *api.Evaluation) string {
+	var all []string
+	for group, m := range eval.FailedTGAllocs {
+		all = append(all, fmt.Sprintf("group %s: nodes evaluated %d, exhausted %d, constraints %v, dimensions %v",
+			group, m.NodesEvaluated, m.NodesExhausted, m.ConstraintFiltered, m.DimensionExhausted))
+	}
+	return strings.Join(append(all, eval.StatusDescription), "; ")
+}
+
+// RunService submits a service job and waits until its deployment succeeded,
+// which takes every check to pass.
+func (a *Agent) RunService(ctx context.Context, job *api.Job) error {
+	if err := a.Submit(ctx, job); err != nil {
+		return err
+	}
+	var deployment *api.Deployment
+	err := await(ctx, func(q *api.QueryOptions) (uint64, bool, error) {
+		var meta *api.QueryMeta
+		var err error
+		deployment, meta, err = a.Client.Jobs().LatestDeployment(*job.ID, q)
+		if err != nil {
+			return 0, false, err
+		}
+		done := deployment != nil && deployment.Status != "running" && deployment.Status != "initializing" && deployment.Status != "pending"
+		return meta.LastIndex, done, nil
+	})
+	if err == nil && deployment.Status != "successful" {
+		err = fmt.Errorf("deployment %s: %s", deployment.Status, deployment.StatusDescription)
+	}
+	if err != nil {
+		return fmt.Errorf("job %s did not become healthy: %w\n%s", *job.ID, err, a.Describe(context.WithoutCancel(ctx), *job.ID))
+	}
+	return nil
+}
+
+// WaitAllocs waits until a job's allocations satisfy a condition, and returns them.
+func (a *Agent) WaitAllocs(ctx context.Context, jobID string, until func([]*api.AllocationListStub) bool) ([]*api.AllocationListStub, error) {
+	var allocs []*api.AllocationListStub
+	err := await(ctx, func(q *api.QueryOptions) (uint64, bool, error) {
+		var meta *api.QueryMeta
+		var err error
+		allocs, meta, err = a.Client.Jobs().Allocations(jobID, true, q)
+		if err != nil {
+			return 0, false, err
+		}
+		return meta.LastIndex, until(allocs), nil
+	})
+	if err != nil {
+		err = fmt.Errorf("waiting for the allocations of job %s: %w\n%s", jobID, err, a.Describe(context.WithoutCancel(ctx), jobID))
+	}
+	return allocs, err
+}
+
+// Ended tells whether there are allocations and each is over.
+func Ended(allocs []*api.AllocationListStub) bool {
+	return len(allocs) > 0 && !slices.ContainsFunc(allocs, func(a *api.AllocationListStub) bool {
+		return a.ClientStatus == "pending" || a.ClientStatus == "running" || a.ClientStatus == "unknown"
+	})
+}
+
+// Purge stops a job, waits for the end of its allocations, and has Nomad
+// forget it and remove its folders.
+func (a *Agent) Purge(ctx context.Context, jobID string) error {
+	if _, _, err := a.Client.Jobs().Deregister(jobID, true, (&api.WriteOptions{}).WithContext(ctx)); err != nil {
+		return fmt.Errorf("stopping job %s: %w", jobID, err)
+	}
+	allocs, err := a.WaitAllocs(ctx, jobID, func(allocs []*api.AllocationListStub) bool {
+		return len(allocs) == 0 || Ended(allocs)
+	})
+	if err != nil {
+		return err
+	}
+	// The client removes an allocation some time after the server forgot it, and
+	// tells nobody.
+	return retry(ctx, 200*time.Millisecond, func() error {
+		if err := a.Client.System().GarbageCollect(); err != nil {
+			return err
+		}
+		for _, alloc := range allocs {
+			if _, err := os.Stat(a.allocDir(alloc.ID)); !errors.Is(err, os.ErrNotExist) {
+				return fmt.Errorf("job %s: allocation %s still has its folder", jobID, alloc.ID)
+			}
+		}
+		return nil
+	})
+}
+
+func (a *Agent) allocDir(id string) string { return filepath.Join(a.Dir, "data", "alloc", id) }
+
+// PurgeAll purges every job.
+func (a *Agent) PurgeAll(ctx context.Context) error {
+	jobs, _, err := a.Client.Jobs().List((&api.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return fmt.Errorf("listing jobs: %w", err)
+	}
+	var errs []error
+	for _, job := range jobs {
+		errs = append(errs, a.Purge(ctx, job.ID))
+	}
+	return errors.Join(errs...)
+}
+
+// Instances waits until a service has n instances in Nomad's service
+// discovery, and returns them ordered by port.
+func (a *Agent) Instances(ctx context.Context, service string, n int) ([]*api.ServiceRegistration, error) {
+	var found []*api.ServiceRegistration
+	err := await(ctx, func(q *api.QueryOptions) (uint64, bool, error) {
+		var meta *api.QueryMeta
+		var err error
+		found, meta, err = a.Client.Services().Get(service, q)
+		if err != nil {
+			return 0, false, err
+		}
+		return meta.LastIndex, len(found) == n, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("service %s: %d instances, want %d: %w", service, len(found), n, err)
+	}
+	sort.Slice(found, func(i, j int) bool { return found[i].Port < found[j].Port })
+	return found, nil
+}
+
+// Describe tells what happened to a job's tasks, for messages.
+func (a *Agent) Describe(ctx context.Context, jobID string) string {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	allocs, _, err := a.Client.Jobs().Allocations(jobID, true, (&api.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return err.Error()
+	}
+	var out strings.Builder
+	for _, alloc := range allocs {
+		fmt.Fprintf(&out, "allocation %.8s of group %s: %s %s\n", alloc.ID, alloc.TaskGroup, alloc.ClientStatus, alloc.ClientDescription)
+		for task, state := range alloc.TaskStates {
+			for _, event := range state.Events {
+				fmt.Fprintf(&out, "  task %s: %s: %s\n", task, event.Type, event.DisplayMessage)
+			}
+		}
+	}
+	return out.String()
+}
+
+// await repeats a blocking query until it is done or ctx ends. Errors that come
+// while a server elects its leader pass by themselves.
+func await(ctx context.Context, query func(*api.QueryOptions) (index uint64, done bool, err error)) error {
+	var index uint64
+	for {
+		q := (&api.QueryOptions{WaitIndex: index, WaitTime: 30 * time.Second}).WithContext(ctx)
+		next, done, err := query(q)
+		if done && err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return errors.Join(err, context.Cause(ctx))
+		}
+		if err != nil && !strings.Contains(err.Error(), "No cluster leader") {
+			return err
+		}
+		if err == nil {
+			index = next
+		}
+	}
+}

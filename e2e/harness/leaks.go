@@ -1,0 +1,177 @@
+// Copyright (c) The nomad-driver-unikernel authors
+// SPDX-License-Identifier: MPL-2.0
+
+package harness
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Machine is what a run may leave on a machine, each thing as a line of text.
+type Machine map[string]bool
+
+// marks are the names by which things of a run are known, wherever they lie.
+// Others may use the machine at the same time: what bears none of these is theirs.
+var marks = []string{"nomad", "ndu-", "unikernel", "docker", "containerd"}
+
+// LookAtMachine lists the processes of a clone, and the network interfaces,
+// namespaces, mounts, cgroups and files outside it that bear a run's marks.
+func LookAtMachine(layout Layout) (Machine, error) {
+	found := Machine{}
+	err := errors.Join(
+		found.addProcesses(layout.Build()),
+		found.addInterfaces(),
+		found.addMounts(layout.Build()),
+		found.addTree("cgroup", "/sys/fs/cgroup", 4),
+		found.addTree("file", "/run", 2),
+		found.addTree("file", os.TempDir(), 1),
+	)
+	return found, err
+}
+
+// AwaitNothingNew waits until nothing is left that was not there before, and
+// returns what is left when ctx ends. What the kernel and Nomad clean up by
+// themselves tells nobody when it is done.
+func AwaitNothingNew(ctx context.Context, layout Layout, before Machine) error {
+	return retry(ctx, 250*time.Millisecond, func() error {
+		now, err := LookAtMachine(layout)
+		if err != nil {
+			return err
+		}
+		if left := now.without(before); len(left) > 0 {
+			return fmt.Errorf("left behind:\n  %s", strings.Join(left, "\n  "))
+		}
+		return nil
+	})
+}
+
+func (m Machine) without(before Machine) []string {
+	var left []string
+	for thing := range m {
+		if !before[thing] {
+			left = append(left, thing)
+		}
+	}
+	sort.Strings(left)
+	return left
+}
+
+func (m Machine) add(kind, name string) { m[kind+" "+name] = true }
+
+// addProcesses finds processes by what ties them to the clone's build folder:
+// their command line, working directory, environment or open files.
+func (m Machine) addProcesses(build string) error {
+	pids, err := processes()
+	for _, pid := range pids {
+		if pid != os.Getpid() && pid != os.Getppid() && usesFolder(pid, build) {
+			m.add("process", strconv.Itoa(pid)+" "+commandLine(pid))
+		}
+	}
+	return err
+}
+
+func (m Machine) addInterfaces() error {
+	links, err := net.Interfaces()
+	for _, link := range links {
+		m.add("interface", link.Name)
+	}
+	return err
+}
+
+func (m Machine) addMounts(build string) error {
+	points, err := mountPoints()
+	for _, point := range points {
+		if marked(point) || strings.HasPrefix(point, build+"/") || strings.HasPrefix(point, "/run/") {
+			m.add("mount", point)
+		}
+	}
+	return err
+}
+
+// mountPoints lists the mount points that this process sees, in their order.
+func mountPoints() ([]string, error) {
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	var points []string
+	for line := range strings.Lines(string(data)) {
+		if fields := strings.Fields(line); len(fields) > 4 {
+			points = append(points, fields[4])
+		}
+	}
+	return points, err
+}
+
+// addTree lists marked files, and all network namespaces, to a depth.
+func (m Machine) addTree(kind, root string, depth int) error {
+	return filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+			return nil // it went while we looked, or is not ours
+		}
+		if err != nil {
+			return err
+		}
+		below := strings.Count(strings.TrimPrefix(path, root), "/")
+		if kind == "cgroup" && !entry.IsDir() {
+			return nil
+		}
+		if below > 0 && (marked(entry.Name()) || filepath.Dir(path) == "/run/netns") {
+			m.add(kind, path)
+		}
+		if entry.IsDir() && below >= depth {
+			return fs.SkipDir
+		}
+		return nil
+	})
+}
+
+func marked(name string) bool {
+	return slices.ContainsFunc(marks, func(mark string) bool { return strings.Contains(name, mark) })
+}
+
+// processes lists the machine's processes.
+func processes() ([]int, error) {
+	entries, err := os.ReadDir("/proc")
+	var pids []int
+	for _, entry := range entries {
+		if pid, err := strconv.Atoi(entry.Name()); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, err
+}
+
+func commandLine(pid int) string {
+	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)) // gone: no command line
+	return strings.TrimSpace(strings.ReplaceAll(string(data), "\x00", " "))
+}
+
+// usesFolder tells whether a process bears a path under a folder.
+func usesFolder(pid int, folder string) bool {
+	proc := fmt.Sprintf("/proc/%d/", pid)
+	for name, tie := range map[string]string{"cmdline": folder + "/", "environ": "TMPDIR=" + filepath.Join(os.TempDir(), "ndu-")} {
+		if data, err := os.ReadFile(proc + name); err == nil && bytes.Contains(data, []byte(tie)) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(append(openFiles(pid), proc+"cwd", proc+"root", proc+"exe"), func(link string) bool {
+		target, err := os.Readlink(link)
+		return err == nil && strings.HasPrefix(target, folder+"/")
+	})
+}
+
+// openFiles lists the links in /proc to a process's open files.
+func openFiles(pid int) []string {
+	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid)) // the pattern is well formed
+	return links
+}
