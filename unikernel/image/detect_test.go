@@ -44,6 +44,14 @@ func TestDetect_Kernels(t *testing.T) {
 			arm64Image(libinfo(libinfoText(libinfoRelease, "0.18.0"), libinfoData(libinfoConfig, []byte("CONFIG_A=y\n# CONFIG_B is not set\n")))...),
 			Facts{Arch: guest.ARM64, Format: LinuxImage, Family: guest.Unikraft, Release: "0.18.0", Features: []string{"CONFIG_A=y"}},
 		},
+		"MirageOS on Unikraft": {
+			arm64Image(append(libinfo(libinfoText(libinfoRelease, "0.18.0")), "\x00Accessible with `Mirage_runtime.name`.\x00Fatal error: exception %s\n"...)...),
+			Facts{Arch: guest.ARM64, Format: LinuxImage, Family: guest.Mirage, Release: "0.18.0"},
+		},
+		"OCaml on Unikraft": {
+			arm64Image(append(libinfo(libinfoText(libinfoRelease, "0.18.0")), "Fatal error: exception %s\n"...)...),
+			Facts{Arch: guest.ARM64, Format: LinuxImage, Release: "0.18.0"},
+		},
 		"libinfo that does not add up counts for nothing": {
 			arm64Image(libinfo(libinfoText(libinfoRelease, "0.18.0"), []byte{9, 9, 9})...),
 			Facts{Arch: guest.ARM64, Format: LinuxImage},

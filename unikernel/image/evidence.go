@@ -32,12 +32,14 @@ const (
 // none counts.
 func findEvidence(file io.ReaderAt, size int64) (evidence, error) {
 	var found evidence
+	ocaml := false
 	buffer := make([]byte, min(size, scanWindow+scanOverlap))
 	for at := int64(0); at < min(size, mostScanned); at += scanWindow {
 		n, err := file.ReadAt(buffer, at)
 		if err != nil && !errors.Is(err, io.EOF) {
 			return evidence{}, err
 		}
+		ocaml = ocaml || bytes.Contains(buffer[:n], ocamlText)
 		for _, mark := range marks {
 			more, ok := mark(window{file, buffer[:n], at})
 			if !ok {
@@ -47,6 +49,9 @@ func findEvidence(file io.ReaderAt, size int64) (evidence, error) {
 				return evidence{}, nil
 			}
 		}
+	}
+	if ocaml && found.family == guest.Unikraft {
+		found.family = ""
 	}
 	return found, nil
 }
@@ -118,4 +123,22 @@ func unikraftBanner(w window) (evidence, bool) {
 	return evidence{family: guest.Unikraft, release: string(m[1])}, true
 }
 
-func mirageMark(window) (evidence, bool) { return evidence{}, false }
+// mirageTexts are documentation strings of mirage-runtime, which every
+// MirageOS kernel links for its own arguments (mirage's lib_runtime).
+var mirageTexts = [][]byte{
+	[]byte("Accessible with `Mirage_runtime."),
+	[]byte("The function register_arg was called to late. Please call register_arg"),
+}
+
+func mirageMark(w window) (evidence, bool) {
+	for _, text := range mirageTexts {
+		if bytes.Contains(w.data, text) {
+			return evidence{family: guest.Mirage}, true
+		}
+	}
+	return evidence{}, false
+}
+
+// ocamlText is in OCaml's runtime (printexc.c). An OCaml program on Unikraft
+// that is not known to be MirageOS may take its arguments as that does.
+var ocamlText = []byte("Fatal error: exception %s")
