@@ -23,7 +23,7 @@ type ContainerImage struct {
 	Ref     string   `json:"ref"`
 	Digest  string   `json:"digest,omitempty"`
 	Arch    []string `json:"arch,omitempty"`
-	SizeMiB float64  `json:"size_mib"` // compressed layers
+	SizeMiB float64  `json:"size_mib"` // of all files, unpacked
 	Layers  int      `json:"layers"`
 	// Entry is the argv of entry point and command.
 	Entry []string `json:"entry,omitempty"`
@@ -32,9 +32,10 @@ type ContainerImage struct {
 	Runtime string `json:"runtime,omitempty"`
 	// Libraries are libraries and packages found, lower case, sorted.
 	Libraries []string `json:"libraries,omitempty"`
-	// Processes are signs that it starts other processes, such as symbols of
-	// its entry point or a process manager.
+	// Processes are managers of several processes that it starts.
 	Processes []string `json:"processes,omitempty"`
+	// Forks are calls to start processes that the entry point is linked with.
+	Forks []string `json:"forks,omitempty"`
 	// Shell and Packages name a shell and a package manager inside, if any.
 	Shell    string   `json:"shell,omitempty"`
 	Packages string   `json:"packages,omitempty"`
@@ -69,6 +70,10 @@ var runtimeScores = map[string]float64{
 	"node": 75, "jvm": 90, "dotnet": 90, "shell": 80,
 }
 
+// forkScore is for a program linked with calls that a unikernel lacks: it may
+// never make them, so this only weighs.
+const forkScore = 75
+
 func (s *subject) imageSignals(w *Weights) {
 	if s.image == nil {
 		return
@@ -79,6 +84,9 @@ func (s *subject) imageSignals(w *Weights) {
 	}
 	if score, ok := runtimeScores[s.image.Runtime]; ok {
 		s.signal("runtime", s.image.Runtime, from, score, w.Runtime)
+	}
+	if len(s.image.Forks) > 0 {
+		s.signal("forks", strings.Join(s.image.Forks, ", "), from, forkScore, w.Forks)
 	}
 	if kind, found := s.policy.workloadOf(s.image.Libraries); kind != nil {
 		value := fmt.Sprintf("%s (%s)", kind.Name, strings.Join(found, ", "))
@@ -142,4 +150,12 @@ func (s *subject) memoryAsUnikernel() int {
 		return *r.MemoryMB
 	}
 	return 300 // Nomad's default
+}
+
+// Weigh tells what a container image alone says about a decision.
+func (p *Policy) Weigh(image *ContainerImage) []Signal {
+	s := &subject{policy: p, image: image}
+	s.imageSignals(p.Weights)
+	s.sum()
+	return s.loudest()
 }

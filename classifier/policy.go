@@ -58,6 +58,7 @@ type Weights struct {
 	Count      int `hcl:"count"`
 	Contents   int `hcl:"contents"`
 	Runtime    int `hcl:"runtime"`
+	Forks      int `hcl:"forks"`
 	ImageSize  int `hcl:"image_size"`
 	Peak       int `hcl:"peak"`
 }

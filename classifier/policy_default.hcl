@@ -27,7 +27,8 @@ weights {
   count      = 5  # instances of the group, where more than one
   contents   = 30 # kind of work told by libraries in the container image
   runtime    = 20 # what the image's entry point is: Go binary, shell, JVM, …
-  image_size = 10 # MiB of the container image
+  forks      = 10 # its entry point is linked with fork, exec or the like
+  image_size = 10 # MiB of the container image's files
   peak       = 25 # highest memory seen in the running job, MiB (-cluster)
 }
 

@@ -55,10 +55,11 @@ func run(ctx context.Context, args []string, s streams) int {
 	c.Args = args
 	c.HelpWriter, c.ErrorWriter = s.out, s.err
 	c.Commands = map[string]cli.CommandFactory{
-		"plan":   func() (cli.Command, error) { return &planCommand{command: base}, nil },
-		"render": func() (cli.Command, error) { return &renderCommand{command: base}, nil },
-		"run":    func() (cli.Command, error) { return &runCommand{command: base}, nil },
-		"policy": func() (cli.Command, error) { return &policyCommand{command: base}, nil },
+		"plan":    func() (cli.Command, error) { return &planCommand{command: base}, nil },
+		"render":  func() (cli.Command, error) { return &renderCommand{command: base}, nil },
+		"run":     func() (cli.Command, error) { return &runCommand{command: base}, nil },
+		"inspect": func() (cli.Command, error) { return &inspectCommand{command: base}, nil },
+		"policy":  func() (cli.Command, error) { return &policyCommand{command: base}, nil },
 	}
 	code, err := c.Run()
 	if err != nil {

@@ -11,9 +11,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/classifier"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/classifier/jobfile"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/classifier/look"
 )
 
 // jobOptions are the options of every command that takes a JOB.
@@ -111,6 +113,10 @@ func (c *command) jobArgument(name string, f *flag.FlagSet, args []string, help 
 	return rest[0], exitDone, false
 }
 
+// imageTimeout bounds the look at one image: an edge site may have no way to
+// its registry at the moment.
+const imageTimeout = 30 * time.Second
+
 // classify reads the job and decides about it.
 func (c *command) classify(o *jobOptions, job string) (*jobfile.File, *classifier.Result, error) {
 	opts := classifier.Options{Policy: classifier.Default()}
@@ -120,6 +126,9 @@ func (c *command) classify(o *jobOptions, job string) (*jobfile.File, *classifie
 			return nil, nil, err
 		}
 		opts.Policy = policy
+	}
+	if !o.noImages {
+		opts.Images = &look.Looker{Timeout: imageTimeout}
 	}
 	src, name, err := c.readJob(job)
 	if err != nil {
