@@ -262,21 +262,6 @@ func (s *Store) writeRole(draft *cache.Draft, role string, content io.Reader) er
 	return draft.Write(role, &bounded{content, s.maxFile(), s.errTooLarge()})
 }
 
-// bounded fails where there is more to read than allowed.
-type bounded struct {
-	from io.Reader
-	left int64
-	err  error
-}
-
-func (b *bounded) Read(p []byte) (int, error) {
-	n, err := b.from.Read(p)
-	if b.left -= int64(n); b.left < 0 {
-		return 0, b.err
-	}
-	return n, err
-}
-
 // meter tells how far a download is, at each step.
 type meter struct {
 	total, step, read, told int64

@@ -68,10 +68,19 @@ func (s *Store) errTooLarge() error {
 	return fmt.Errorf("larger than the %d MiB that a kernel or initrd may have", s.options.MaxFileMiB)
 }
 
-// privateCopy writes source into a file that has no name, that everybody may
-// read, and that the returned descriptor cannot write. It lies on disk and
-// not in memory (memfd), because QEMU keeps the descriptor as long as it runs.
+// privateCopy is a private file with the content of source, up to the size
+// limit.
 func (s *Store) privateCopy(source io.Reader) (*os.File, error) {
+	return s.private(func(to io.Writer) error {
+		_, err := io.Copy(to, &bounded{source, s.maxFile(), s.errTooLarge()})
+		return damaged(err)
+	})
+}
+
+// private makes a file that has no name, that everybody may read, and that the
+// returned descriptor cannot write. It lies on disk and not in memory (memfd),
+// because QEMU keeps the descriptor as long as it runs.
+func (s *Store) private(fill func(io.Writer) error) (*os.File, error) {
 	stored, err := s.openCache()
 	if err != nil {
 		return nil, err
@@ -84,7 +93,7 @@ func (s *Store) privateCopy(source io.Reader) (*os.File, error) {
 	if err := os.Remove(writer.Name()); err != nil {
 		return nil, err
 	}
-	if err := s.copyBounded(writer, source); err != nil {
+	if err := fill(writer); err != nil {
 		return nil, err
 	}
 	if err := writer.Chmod(0o444); err != nil {
@@ -93,17 +102,19 @@ func (s *Store) privateCopy(source io.Reader) (*os.File, error) {
 	return os.Open(fmt.Sprintf("/proc/self/fd/%d", writer.Fd()))
 }
 
-// copyBounded copies up to the size limit and fails on more.
-func (s *Store) copyBounded(to io.Writer, from io.Reader) error {
-	limit := s.maxFile()
-	n, err := io.Copy(to, io.LimitReader(from, limit+1))
-	if err != nil {
-		return damaged(err)
+// bounded fails where there is more to read than allowed.
+type bounded struct {
+	from io.Reader
+	left int64
+	err  error
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	n, err := b.from.Read(p)
+	if b.left -= int64(n); b.left < 0 {
+		return 0, b.err
 	}
-	if n > limit {
-		return s.errTooLarge()
-	}
-	return nil
+	return n, err
 }
 
 // damaged puts the ends of a stream that came too early into words.
