@@ -11,12 +11,12 @@
 set -eu
 
 package=$1
-dir=$2
+mkdir -p "$(dirname "$2")"
+dir=$(cd "$(dirname "$2")" && pwd)/$(basename "$2")
 
 work=$dir.fetch
 rm -rf "$work"
 mkdir -p "$work/parts" "$work/lists/partial" "$work/cache/archives/partial"
-work=$(cd "$work" && pwd)
 trap 'rm -rf "$work"' EXIT
 
 codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
