@@ -62,8 +62,8 @@ func (d *Driver) findAgain(config *drivers.TaskConfig, state taskState) (*task, 
 		config: config, state: state, machine: m, cgroup: group,
 		record: recordPath(d.runDir, machineID(config.ID)),
 	}
-	// Without the pipe the guest's output goes on, as QEMU holds it too.
-	if t.logs, err = openLogPipe(config.StdoutPath); err != nil {
+	// Without the pipes the guest's output goes on, as QEMU holds its own.
+	if t.logs, err = openLogs(config); err != nil {
 		d.log.Warn("log pipe not found again", "task_id", config.ID, "error", err)
 	}
 	return t, nil

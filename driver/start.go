@@ -41,7 +41,7 @@ type launch struct {
 	ports []network.Port
 	nic   *network.NIC
 	group *cgroup.Group
-	logs  *logPipe
+	logs  *logs
 	state taskState
 	path  string // of the state's record
 }
@@ -215,10 +215,10 @@ func (l *launch) boot(ctx context.Context) (*machine.Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	if l.logs, err = openLogPipe(l.task.StdoutPath); err != nil {
+	if l.logs, err = openLogs(l.task); err != nil {
 		return nil, err
 	}
-	if config.Console, err = l.logs.writer(); err != nil {
+	if config.Console, err = l.logs.console(); err != nil {
 		return nil, err
 	}
 	defer config.Console.Close()

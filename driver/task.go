@@ -21,7 +21,7 @@ type task struct {
 	record  string // path of the state's record
 	machine *machine.Machine
 	cgroup  *cgroup.Group
-	logs    *logPipe
+	logs    *logs
 
 	done      chan struct{} // closed when the task has ended
 	result    *drivers.ExitResult
@@ -34,6 +34,7 @@ func (d *Driver) follow(t *task) {
 	end := t.machine.Result()
 	t.result = t.exitResult(end)
 	t.completed = time.Now()
+	t.logs.say(t.machine.Log())
 	t.logs.close()
 	close(t.done)
 	d.log.Info("guest ended", "task_id", t.config.ID, "exit_code", end.ExitCode, "signal", end.Signal, "message", end.Message)

@@ -129,7 +129,7 @@ func boot(ctx context.Context, c Config, w Watch, dir string, p *process) (*Mach
 		return nil, err
 	}
 	if err := m.execute(ctx, "cont", nil); err != nil {
-		m.release()
+		m.letGo()
 		return nil, fmt.Errorf("letting the guest run: %w", err)
 	}
 	go m.supervise()
@@ -210,8 +210,8 @@ func (m *Machine) connect(ctx context.Context) error {
 	return nil
 }
 
-// release lets go of QEMU without ending it.
-func (m *Machine) release() {
+// letGo hangs up on a QEMU that is about to be ended.
+func (m *Machine) letGo() {
 	m.qmp().Close()
 	m.console.close()
 }
@@ -249,6 +249,9 @@ func (m *Machine) LastLines(n int) []string {
 	}
 	return m.console.lastLines(n)
 }
+
+// Log returns the end of what QEMU itself printed, such as its complaints.
+func (m *Machine) Log() string { return readLog(m.state.Dir) }
 
 // readLog returns the end of what QEMU printed.
 func readLog(dir string) string {
