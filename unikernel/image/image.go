@@ -62,8 +62,8 @@ type Image struct {
 // Device is a device that a Solo5 kernel's manifest demands. The kernel aborts
 // where one is missing, extra or out of order.
 type Device struct {
-	Name string // as the unikernel calls it, such as "service"
-	Kind DeviceKind
+	Name string     `json:"name"` // as the unikernel calls it, such as "service"
+	Kind DeviceKind `json:"kind"`
 }
 
 // DeviceKind is the kind of a demanded device.

@@ -189,25 +189,33 @@ func (s *Store) completeInitrd(image *Image, request Request) error {
 	return nil
 }
 
-// know looks into the kernel and joins what it tells with what the reference
-// and the job say.
+// know looks into the kernel, checks that it agrees with what the reference and
+// the job say, and joins the three.
 func (i *Image) know(request Request) error {
-	info, err := i.Kernel.Stat()
-	if err != nil {
-		return err
-	}
-	facts, err := Detect(i.Kernel, info.Size())
+	facts, err := i.look()
 	if err != nil {
 		return err
 	}
 	if err := facts.agree(request, i.Arch); err != nil {
 		return err
 	}
+	i.learn(facts, request)
+	return nil
+}
+
+func (i *Image) look() (Facts, error) {
+	info, err := i.Kernel.Stat()
+	if err != nil {
+		return Facts{}, err
+	}
+	return Detect(i.Kernel, info.Size())
+}
+
+func (i *Image) learn(facts Facts, request Request) {
 	i.Arch, i.Format, i.Devices = facts.Arch, facts.Format, facts.Devices
 	i.Family = cmp.Or(request.Family, facts.better(i.Family))
 	i.Release = cmp.Or(request.Release, facts.Release, i.Release)
 	if i.Features == nil {
 		i.Features = facts.Features
 	}
-	return nil
 }
