@@ -30,7 +30,7 @@ const (
 
 // patience bounds one start of QEMU. A payload takes milliseconds under KVM;
 // the rest is for slow, busy boards.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // Options is what the operator chose.
 type Options struct {
