@@ -106,5 +106,8 @@ func (f Facts) better(told guest.Family) guest.Family {
 // both, so those two never contradict each other.
 func contradicts(named guest.Family, f Facts) bool {
 	unikraft := func(family guest.Family) bool { return family == guest.Unikraft || family == guest.Mirage }
-	return f.Family != "" && named != f.Family && !(unikraft(named) && unikraft(f.Family))
+	if f.Family == "" || named == f.Family {
+		return false
+	}
+	return !unikraft(named) || !unikraft(f.Family)
 }

@@ -34,12 +34,13 @@ const (
 // Image is a kernel that can be booted and what is known of it. Fields that
 // nothing told are empty: nothing is guessed.
 //
-// Kernel and Initrd are the very files that were checked, open and read-only:
-// whoever boots them hands these descriptors on (QEMU opens
+// Kernel, Initrd and Block are the very files that were checked, open and
+// read-only: whoever boots them hands these descriptors on (QEMU opens
 // /proc/self/fd/N), so that no path can be swapped between the check and the
-// use. Their inodes are readable by every user, because QEMU reopens them as
-// an unprivileged one: where the named file was not (or was compressed), they
-// are an unlinked, read-only copy instead.
+// use. Every user may read their inodes, because QEMU reopens them as an
+// unprivileged one, and only root or this process may write them. Where that is
+// not so of the named file, or where it is compressed, they are an unlinked,
+// read-only copy of it instead.
 type Image struct {
 	Kernel *os.File // open for reading, uncompressed
 	Initrd *os.File // nil: none

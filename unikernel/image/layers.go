@@ -90,11 +90,11 @@ func (s *search) layer(ctx context.Context, from source, want v1.Descriptor, met
 // scan reads a layer's tar archive.
 func (s *search) scan(layer io.Reader) (found map[string]bool, removed []string, err error) {
 	found = map[string]bool{}
-	plain, closer, err := unpacked(layer)
+	plain, err := unpacked(layer)
 	if err != nil {
 		return found, nil, err
 	}
-	defer closer()
+	defer plain.Close()
 	bounded := &io.LimitedReader{R: plain, N: s.budget}
 	archive := tar.NewReader(bounded)
 	for range mostTarEntries {
@@ -193,21 +193,21 @@ func (s *search) isRemoved(name string) bool {
 }
 
 // unpacked undoes a stream's compression, which its own start tells: media
-// types are often wrong.
-func unpacked(stream io.Reader) (io.Reader, func() error, error) {
+// types are often wrong. Closing it leaves the stream open.
+func unpacked(stream io.Reader) (io.ReadCloser, error) {
 	buffered := bufio.NewReader(stream)
 	head, err := buffered.Peek(4)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, nil, err
+		return nil, err
 	}
 	for _, unpack := range unpackers {
 		if bytes.HasPrefix(head, unpack.magic) {
 			plain, err := unpack.open(buffered)
 			if err != nil {
-				return nil, nil, fmt.Errorf("unpack %s: %w", unpack.name, damaged(err))
+				return nil, fmt.Errorf("unpack %s: %w", unpack.name, damaged(err))
 			}
-			return plain, plain.Close, nil
+			return plain, nil
 		}
 	}
-	return buffered, func() error { return nil }, nil
+	return io.NopCloser(buffered), nil
 }

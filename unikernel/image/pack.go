@@ -87,7 +87,7 @@ func (p *packer) pack(request Request, base io.Reader, family guest.Family, moun
 	for i, mount := range mounts {
 		cleaned, ok := insidePath(mount.Target)
 		if !ok || !strings.HasPrefix(mount.Target, "/") {
-			return fmt.Errorf("mount target %q: write an absolute path without ..", mount.Target)
+			return fmt.Errorf("mount target %q: write an absolute path that does not climb", mount.Target)
 		}
 		if at := slices.Index(targets[:i], cleaned); at >= 0 {
 			return fmt.Errorf("mount targets %q and %q are the same place", mounts[at].Target, mount.Target)

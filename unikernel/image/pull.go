@@ -252,11 +252,11 @@ func (p *pull) search(ctx context.Context, find *search, layers []v1.Descriptor,
 // depends on who boots it.
 func (s *Store) writeRole(draft *cache.Draft, role string, content io.Reader) error {
 	if role == kernelRole {
-		plain, closer, err := unpacked(content)
+		plain, err := unpacked(content)
 		if err != nil {
 			return err
 		}
-		defer closer()
+		defer plain.Close()
 		content = plain
 	}
 	return draft.Write(role, &bounded{content, s.maxFile(), s.errTooLarge()})

@@ -533,6 +533,9 @@ func TestInsecure(t *testing.T) {
 	}
 	request, err := http.NewRequest(http.MethodGet, "http://10.0.0.1:5000/v2/", nil)
 	must.NoError(t, err)
-	_, err = newTransport(options).RoundTrip(request)
+	response, err := newTransport(options).RoundTrip(request)
 	must.ErrorIs(t, err, errPlainHTTP)
+	if response != nil {
+		response.Body.Close()
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -45,11 +46,18 @@ func (s *Store) readable(file *os.File, field, value string) (*os.File, error) {
 	if info.Size() > s.maxFile() {
 		return nil, fmt.Errorf("%s %q: %w: it has %d MiB", field, value, s.errTooLarge(), info.Size()/mib)
 	}
-	const othersRead = 0o004
-	if info.Mode().Perm()&othersRead != 0 {
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok && handsOn(stat.Mode, stat.Uid, os.Geteuid()) {
 		return file, nil
 	}
 	return s.replace(file, io.NewSectionReader(file, 0, info.Size()), fmt.Sprintf("%s %q: copy", field, value))
+}
+
+// handsOn tells whether a file is handed on itself: everybody may read it
+// (QEMU reopens it as an unprivileged user), and nobody but root and this
+// process may write it, so that it stays what was checked.
+func handsOn(mode, owner uint32, self int) bool {
+	const othersRead, notOwnerWrites = 0o004, 0o022
+	return mode&othersRead != 0 && mode&notOwnerWrites == 0 && (owner == 0 || int(owner) == self)
 }
 
 // replace copies source into an unlinked file and closes the old one.

@@ -130,7 +130,7 @@ func TestOpen_PathsRefused(t *testing.T) {
 	must.NoError(t, os.Symlink("../../outside", filepath.Join(dir, "relative")))
 	must.NoError(t, os.Symlink("loop", filepath.Join(dir, "loop")))
 	must.NoError(t, syscall.Mkfifo(filepath.Join(dir, "fifo"), 0o644))
-	must.NoError(t, unix.Mknod(filepath.Join(dir, "device"), unix.S_IFCHR|0o644, int(unix.Mkdev(1, 5))))
+	s.request.ImagePaths = append(s.request.ImagePaths, "/dev")
 	listener, err := net.Listen("unix", filepath.Join(dir, "socket"))
 	must.NoError(t, err)
 	defer listener.Close()
@@ -230,14 +230,28 @@ func TestOpen_Bounded(t *testing.T) {
 	}
 }
 
-// What others may not read is handed on as a copy that they may.
-func TestOpen_Unreadable(t *testing.T) {
+// What others may not read, or may write, is handed on as a copy.
+func TestOpen_Copied(t *testing.T) {
 	s := newSite(t, Options{})
-	s.put("task/local/k", arm64Image(1, 2, 3), 0o600)
-	s.request.Image = "local/k"
-	image := s.open(s.request)
-	sealed(t, image.Kernel)
-	must.Eq(t, arm64Image(1, 2, 3), content(t, image.Kernel))
+	for _, mode := range []os.FileMode{0o600, 0o666, 0o664} {
+		s.put("task/local/k", arm64Image(1, 2, 3), mode)
+		s.request.Image = "local/k"
+		image := s.open(s.request)
+		sealed(t, image.Kernel)
+		must.Eq(t, arm64Image(1, 2, 3), content(t, image.Kernel))
+	}
+}
+
+func TestHandsOn(t *testing.T) {
+	for _, c := range []struct {
+		mode, owner uint32
+		want        bool
+	}{
+		{0o644, 0, true}, {0o444, 1000, true}, {0o755, 0, true},
+		{0o644, 1001, false}, {0o640, 0, false}, {0o664, 0, false}, {0o646, 0, false},
+	} {
+		must.Eq(t, c.want, handsOn(c.mode, c.owner, 1000), must.Sprintf("%o of %d", c.mode, c.owner))
+	}
 }
 
 // The file that was checked stays what is booted when its path is swapped.
@@ -246,6 +260,7 @@ func TestOpen_Swapped(t *testing.T) {
 	s.put("task/local/k", arm64Image(1), 0o644)
 	s.request.Image = "local/k"
 	image := s.open(s.request)
+	must.Eq(t, 1, links(t, image.Kernel), must.Sprint("the file itself"))
 	other := s.put("task/local/other", []byte("#!/bin/sh"), 0o644)
 	must.NoError(t, os.Rename(other, filepath.Join(s.root, "task/local/k")))
 	must.Eq(t, arm64Image(1), content(t, image.Kernel))
@@ -282,13 +297,20 @@ func TestNewStore_Refused(t *testing.T) {
 	}
 }
 
+func links(t *testing.T, file *os.File) int {
+	t.Helper()
+	var stat unix.Stat_t
+	must.NoError(t, unix.Fstat(int(file.Fd()), &stat))
+	return int(stat.Nlink)
+}
+
 // sealed checks that a file has no name, that all may read it, and that the
 // descriptor cannot write it.
 func sealed(t *testing.T, file *os.File) {
 	t.Helper()
 	var stat unix.Stat_t
 	must.NoError(t, unix.Fstat(int(file.Fd()), &stat))
-	must.Zero(t, stat.Nlink)
+	must.Zero(t, links(t, file))
 	must.Eq(t, 0o444, stat.Mode&0o777)
 	_, err := file.Write([]byte{1})
 	must.ErrorIs(t, err, syscall.EBADF)

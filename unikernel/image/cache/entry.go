@@ -132,7 +132,7 @@ func (c *Cache) verify(file *os.File, want File) error {
 	if err := unix.Fstat(int(file.Fd()), &stat); err != nil {
 		return fmt.Errorf("look at %s: %w", file.Name(), err)
 	}
-	now := inode{uint64(stat.Dev), stat.Ino, stat.Size, stat.Ctim}
+	now := inode{stat.Dev, stat.Ino, stat.Size, stat.Ctim}
 	if stat.Size != want.Size {
 		return fmt.Errorf("%w: %s has %d bytes and not %d", ErrDamaged, filepath.Base(file.Name()), stat.Size, want.Size)
 	}
