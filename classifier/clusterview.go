@@ -3,7 +3,28 @@
 
 package classifier
 
-import "fmt"
+import (
+	"context"
+	"fmt"
+
+	"github.com/hashicorp/nomad/api"
+)
+
+// Cluster looks at the live cluster.
+type Cluster interface {
+	Group(ctx context.Context, need Need) (*GroupView, error)
+}
+
+// Need is a task that looks for a place.
+type Need struct {
+	Job   *api.Job
+	Group *api.TaskGroup
+	Task  *api.Task
+	// Arch is the one architecture its unikernel image is bound to, "": any.
+	Arch string
+	// MemoryMiB is what it takes as a unikernel.
+	MemoryMiB int
+}
 
 // GroupView is what the cluster offers one task.
 type GroupView struct {

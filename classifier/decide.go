@@ -106,6 +106,9 @@ func (s *subject) fixed(d Decision, way *way) error {
 		return s.errorf("meta %s: a %s cannot run it:\n  %s", s.hints.describe(HintRuntime), d, strings.Join(way.blockers, "\n  "))
 	}
 	s.settle(d, RuleFixed, way, s.hints.describe(HintRuntime))
+	if d == Unikernel {
+		s.notes = append(s.notes, s.clusterBlockers()...)
+	}
 	return nil
 }
 

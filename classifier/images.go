@@ -7,8 +7,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-
-	"github.com/hashicorp/nomad/api"
 )
 
 // Images looks into images without running them. Its errors are shown as
@@ -54,11 +52,6 @@ type UnikernelImage struct {
 	MemoryMiB int      `json:"memory_mib,omitempty"` // the least it boots in, 0: unknown
 	Features  []string `json:"features,omitempty"`
 	Missing   bool     `json:"missing,omitempty"` // the reference names nothing
-}
-
-// Cluster looks at the live cluster.
-type Cluster interface {
-	Group(ctx context.Context, job *api.Job, group *api.TaskGroup, task *api.Task) (*GroupView, error)
 }
 
 // jit are runtimes that compile while they run.

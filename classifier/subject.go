@@ -187,7 +187,9 @@ func look(ctx context.Context, o Options, subjects []*subject) error {
 		if !s.considered() {
 			continue
 		}
-		view, err := o.Cluster.Group(ctx, s.job, s.group, s.task)
+		view, err := o.Cluster.Group(ctx, Need{
+			Job: s.job, Group: s.group, Task: s.task, Arch: s.arch(), MemoryMiB: s.memoryAsUnikernel(),
+		})
 		if err != nil {
 			return fmt.Errorf("look at the cluster: %w", err)
 		}

@@ -58,6 +58,7 @@ func run(ctx context.Context, args []string, s streams) int {
 		"plan":    func() (cli.Command, error) { return &planCommand{command: base}, nil },
 		"render":  func() (cli.Command, error) { return &renderCommand{command: base}, nil },
 		"run":     func() (cli.Command, error) { return &runCommand{command: base}, nil },
+		"serve":   func() (cli.Command, error) { return &serveCommand{command: base}, nil },
 		"inspect": func() (cli.Command, error) { return &inspectCommand{command: base}, nil },
 		"policy":  func() (cli.Command, error) { return &policyCommand{command: base}, nil },
 	}

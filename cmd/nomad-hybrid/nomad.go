@@ -41,9 +41,8 @@ func (o *nomadOptions) register(f *flag.FlagSet) {
 	f.BoolVar(&o.skipVerify, "tls-skip-verify", false, "")
 }
 
-// client makes a client of Nomad's API. The namespace and region of a job, if
-// it names them, are set by the caller.
-func (o *nomadOptions) client() (*api.Client, error) {
+// config is how Nomad is reached.
+func (o *nomadOptions) config() *api.Config {
 	config := api.DefaultConfig()
 	tls := config.TLSConfig
 	for _, set := range []struct {
@@ -60,6 +59,13 @@ func (o *nomadOptions) client() (*api.Client, error) {
 		}
 	}
 	tls.Insecure = tls.Insecure || o.skipVerify
+	return config
+}
+
+// client makes a client of Nomad's API. The namespace and region of a job, if
+// it names them, are set by the caller.
+func (o *nomadOptions) client() (*api.Client, error) {
+	config := o.config()
 	client, err := api.NewClient(config)
 	if err != nil {
 		return nil, fmt.Errorf("reach Nomad at %s: %w", config.Address, err)

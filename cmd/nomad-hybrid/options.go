@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/classifier"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/classifier/cluster"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/classifier/jobfile"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/classifier/look"
 )
@@ -129,6 +130,13 @@ func (c *command) classify(o *jobOptions, job string) (*jobfile.File, *classifie
 	}
 	if !o.noImages {
 		opts.Images = &look.Looker{Timeout: imageTimeout}
+	}
+	if o.cluster {
+		client, err := o.nomad.client()
+		if err != nil {
+			return nil, nil, err
+		}
+		opts.Cluster = cluster.New(client)
 	}
 	src, name, err := c.readJob(job)
 	if err != nil {

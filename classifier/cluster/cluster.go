@@ -1,0 +1,193 @@
+// Copyright (c) The nomad-driver-unikernel authors
+// SPDX-License-Identifier: MPL-2.0
+
+// Package cluster looks at a live Nomad cluster for decisions: which nodes
+// could run a task as a container or as a unikernel, what they have free, and
+// how the task did while it ran before.
+package cluster
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"sync"
+
+	"errors"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/classifier"
+)
+
+// View reads a cluster once, when it is first asked, so that all tasks of a
+// job are decided by the same picture of it.
+type View struct {
+	client *api.Client
+
+	once  sync.Once
+	nodes []*node
+	err   error
+
+	mu      sync.Mutex
+	running map[string]*history
+}
+
+var _ classifier.Cluster = (*View)(nil)
+
+// New makes a view by a client of Nomad's API.
+func New(client *api.Client) *View {
+	return &View{client: client, running: map[string]*history{}}
+}
+
+// node is a node that takes work, with what its allocations use.
+type node struct {
+	*api.Node
+	allocs []*api.Allocation
+}
+
+func (v *View) load(ctx context.Context) ([]*node, error) {
+	v.once.Do(func() { v.nodes, v.err = v.readNodes(ctx) })
+	return v.nodes, v.err
+}
+
+func query(ctx context.Context) *api.QueryOptions {
+	return (&api.QueryOptions{AllowStale: true}).WithContext(ctx)
+}
+
+// readNodes reads the nodes that are up and eligible.
+func (v *View) readNodes(ctx context.Context) ([]*node, error) {
+	stubs, _, err := v.client.Nodes().List(query(ctx))
+	if err != nil {
+		return nil, fmt.Errorf("list the nodes: %w", err)
+	}
+	var out []*node
+	for _, stub := range stubs {
+		if stub.Status != api.NodeStatusReady || stub.SchedulingEligibility != api.NodeSchedulingEligible {
+			continue
+		}
+		info, _, err := v.client.Nodes().Info(stub.ID, query(ctx))
+		if err != nil {
+			return nil, fmt.Errorf("read node %s: %w", stub.Name, err)
+		}
+		allocs, _, err := v.client.Nodes().Allocations(stub.ID, query(ctx))
+		if err != nil {
+			return nil, fmt.Errorf("read the allocations of node %s: %w", stub.Name, err)
+		}
+		out = append(out, &node{Node: info, allocs: allocs})
+	}
+	slices.SortFunc(out, func(a, b *node) int { return cmp.Compare(a.ID, b.ID) })
+	return out, nil
+}
+
+// Group tells what the cluster offers a task and its group.
+func (v *View) Group(ctx context.Context, need classifier.Need) (*classifier.GroupView, error) {
+	nodes, err := v.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	past, err := v.history(ctx, need.Job)
+	if err != nil {
+		return nil, err
+	}
+	key := taskKey{str(need.Group.Name), need.Task.Name}
+	out := &classifier.GroupView{Before: past.before[key], PeakMiB: past.peak[key]}
+	out.Container = place(nodes, need, containerNeeds)
+	out.Unikernel = place(nodes, need, unikernelNeeds)
+	return out, nil
+}
+
+// taskKey names a task within its job.
+type taskKey struct{ group, task string }
+
+// history is what the running version of a job tells.
+type history struct {
+	before map[taskKey]classifier.Decision
+	peak   map[taskKey]float64 // MiB
+}
+
+// history reads the running job; a job that does not run has none.
+func (v *View) history(ctx context.Context, job *api.Job) (*history, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	id, ns := str(job.ID), str(job.Namespace)
+	if h, ok := v.running[ns+"/"+id]; ok {
+		return h, nil
+	}
+	h := &history{before: map[taskKey]classifier.Decision{}, peak: map[taskKey]float64{}}
+	q := query(ctx)
+	q.Namespace = ns
+	running, _, err := v.client.Jobs().Info(id, q)
+	var answer api.UnexpectedResponseError
+	if errors.As(err, &answer) && answer.StatusCode() == http.StatusNotFound {
+		v.running[ns+"/"+id] = h
+		return h, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the running job %q: %w", id, err)
+	}
+	if running.Stop == nil || !*running.Stop {
+		h.decisions(running)
+		if err := v.peaks(ctx, h, id, ns); err != nil {
+			return nil, err
+		}
+	}
+	v.running[ns+"/"+id] = h
+	return h, nil
+}
+
+func (h *history) decisions(job *api.Job) {
+	for _, g := range job.TaskGroups {
+		for _, t := range g.Tasks {
+			switch d := classifier.Decision(t.Meta[classifier.MetaDecision]); d {
+			case classifier.Container, classifier.Unikernel:
+				h.before[taskKey{str(g.Name), t.Name}] = d
+			}
+		}
+	}
+}
+
+// peaks reads the most memory each task has used. Statistics of an allocation
+// whose node does not answer are left out: they are one signal among others.
+func (v *View) peaks(ctx context.Context, h *history, id, ns string) error {
+	q := query(ctx)
+	q.Namespace = ns
+	allocs, _, err := v.client.Jobs().Allocations(id, false, q)
+	if err != nil {
+		return fmt.Errorf("read the allocations of job %q: %w", id, err)
+	}
+	for _, stub := range allocs {
+		if stub.ClientStatus != api.AllocClientStatusRunning {
+			continue
+		}
+		stats, err := v.client.Allocations().Stats(&api.Allocation{ID: stub.ID, Namespace: stub.Namespace, NodeID: stub.NodeID}, q)
+		if err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			continue
+		}
+		for _, name := range slices.Sorted(maps.Keys(stats.Tasks)) {
+			key := taskKey{stub.TaskGroup, name}
+			h.peak[key] = max(h.peak[key], memoryMiB(stats.Tasks[name]))
+		}
+	}
+	return nil
+}
+
+func memoryMiB(u *api.TaskResourceUsage) float64 {
+	if u == nil || u.ResourceUsage == nil || u.ResourceUsage.MemoryStats == nil {
+		return 0
+	}
+	m := u.ResourceUsage.MemoryStats
+	return float64(max(m.MaxUsage, m.Usage, m.RSS)) / (1 << 20)
+}
+
+func str(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
