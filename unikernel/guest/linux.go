@@ -152,7 +152,7 @@ func linuxEnv(env map[string]string, offers []string) ([]string, error) {
 	var words []string
 	for _, v := range vars {
 		key, value, _ := strings.Cut(v, "=")
-		if strings.ContainsAny(key, ".\"'\\") || key == "--" {
+		if strings.ContainsAny(key, ".\"'\\") || linuxQuote(key) != key {
 			return nil, fmt.Errorf("env: %q is not a variable's name on Linux's command line", key)
 		}
 		if strings.Contains(value, `"`) {

@@ -29,7 +29,11 @@ func nextArg(line string) (param, value string, given bool, rest string) {
 		}
 	}
 	word := string(text[:end])
-	rest = strings.TrimLeftFunc(string(text[end:]), func(r rune) bool { return r < 0x80 && isLinuxSpace(byte(r)) })
+	next := end
+	for next < len(text) && isLinuxSpace(text[next]) {
+		next++
+	}
+	rest = string(text[next:])
 	if equals == 0 {
 		if quoted {
 			word = strings.TrimSuffix(word, `"`)
