@@ -2,16 +2,24 @@
 // SPDX-License-Identifier: MPL-2.0
 
 // nomad-driver-unikernel is a Nomad task driver plugin that boots unikernels
-// under QEMU. It is started by a Nomad client.
+// under QEMU. A Nomad client starts it. Operators run it themselves for
+// `nomad-driver-unikernel cache`, which looks into the image cache.
 package main
 
 import (
+	"os"
+
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/nomad/plugins"
 
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/driver"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/image"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/image/cache"
 )
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "cache" {
+		os.Exit(cache.Main(os.Args[2:], image.DefaultCacheDir(), os.Stdout, os.Stderr))
+	}
 	plugins.Serve(func(log hclog.Logger) any { return driver.New(log) })
 }

@@ -76,6 +76,7 @@ var pluginSpec = hclspec.NewObject(map[string]*hclspec.Spec{
 // taskSpec is the schema of a task's config block.
 var taskSpec = hclspec.NewObject(map[string]*hclspec.Spec{
 	"image":         hclspec.NewAttr("image", "string", true),
+	"pull":          text("pull", ""),
 	"initrd":        text("initrd", ""),
 	"guest":         text("guest", "auto"),
 	"guest_version": text("guest_version", ""),
@@ -92,6 +93,11 @@ var taskSpec = hclspec.NewObject(map[string]*hclspec.Spec{
 	"ready": hclspec.NewBlock("ready", false, hclspec.NewObject(map[string]*hclspec.Spec{
 		"pattern": text("pattern", ""),
 		"timeout": text("timeout", ""),
+	})),
+	"mount": hclspec.NewBlockList("mount", hclspec.NewObject(map[string]*hclspec.Spec{
+		"source":   hclspec.NewAttr("source", "string", true),
+		"target":   hclspec.NewAttr("target", "string", true),
+		"readonly": flag("readonly", true),
 	})),
 	"extra_args": list("extra_args"),
 })

@@ -14,6 +14,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/guest"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/image"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/probe"
 )
 
@@ -108,6 +109,7 @@ func (s *settings) qemuPaths() map[guest.Arch]string {
 // TaskConfig is a task's config block, as taskSpec describes it.
 type TaskConfig struct {
 	Image        string        `codec:"image"`
+	Pull         string        `codec:"pull"`
 	Initrd       string        `codec:"initrd"`
 	Guest        string        `codec:"guest"`
 	GuestVersion string        `codec:"guest_version"`
@@ -118,6 +120,7 @@ type TaskConfig struct {
 	Accelerator  string        `codec:"accelerator"`
 	Machine      MachineConfig `codec:"machine"`
 	Ready        ReadyConfig   `codec:"ready"`
+	Mounts       []MountConfig `codec:"mount"`
 	ExtraArgs    []string      `codec:"extra_args"`
 }
 
@@ -134,6 +137,13 @@ type ReadyConfig struct {
 	Timeout string `codec:"timeout"`
 }
 
+// MountConfig is a file or folder that the guest finds in its initrd.
+type MountConfig struct {
+	Source   string `codec:"source"`
+	Target   string `codec:"target"`
+	ReadOnly bool   `codec:"readonly"`
+}
+
 // defaultReadyTimeout is how long a guest has to print its ready line.
 const defaultReadyTimeout = 60 * time.Second
 
@@ -145,6 +155,8 @@ type wish struct {
 	arch         guest.Arch   // empty: as the image tells
 	ready        *regexp.Regexp
 	readyTimeout time.Duration
+	pull         image.Pull
+	mounts       []image.Mount
 }
 
 // check makes a wish, or reports every field that cannot work.
@@ -165,6 +177,12 @@ func (c TaskConfig) check(allowed []*regexp.Regexp) (*wish, error) {
 		w.arch, err = guest.ParseArch(c.Arch)
 		fail("arch", err)
 	}
+	w.pull, err = image.ParsePull(c.Pull)
+	fail("pull", err)
+	for _, m := range c.Mounts {
+		w.mounts = append(w.mounts, image.Mount{Source: m.Source, Target: m.Target})
+		fail("mount", m.check())
+	}
 	if c.Ready.Pattern != "" {
 		w.ready, err = regexp.Compile(c.Ready.Pattern)
 		fail("ready.pattern", err)
@@ -179,6 +197,13 @@ func (c TaskConfig) check(allowed []*regexp.Regexp) (*wish, error) {
 		fail("extra_args", checkExtraArg(arg, allowed))
 	}
 	return w, errors.Join(errs...)
+}
+
+func (m MountConfig) check() error {
+	if !m.ReadOnly {
+		return fmt.Errorf("%q with readonly = false: files reach the guest as a copy in its initrd, which cannot be written back: set readonly = true", m.Source)
+	}
+	return nil
 }
 
 func checkAccelerator(value string) error {

@@ -39,6 +39,8 @@ type Driver struct {
 	settings *settings
 	images   *image.Store
 	compute  cpustats.Compute
+
+	sweeping sync.Once
 }
 
 var _ drivers.DriverPlugin = (*Driver)(nil)
@@ -96,8 +98,12 @@ func (d *Driver) SetConfig(c *base.Config) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.settings, d.images = settings, images
-	if c.AgentConfig != nil && c.AgentConfig.Driver != nil {
-		d.compute = c.AgentConfig.Compute()
+	if c.AgentConfig == nil || c.AgentConfig.Driver == nil {
+		return nil // Nomad only checks the options
+	}
+	d.compute = c.AgentConfig.Compute()
+	if config.GC == nil || config.GC.Orphans {
+		d.sweeping.Do(func() { go d.sweepOrphans(d.ctx) })
 	}
 	return nil
 }
@@ -154,9 +160,8 @@ func (d *Driver) DestroyTask(taskID string, force bool) error {
 	}
 	t.machine.Kill()
 	<-t.done
-	err = t.state.undo(d.ctx, t.record)
 	d.tasks.remove(taskID)
-	if err != nil {
+	if err := t.record.settle(d.ctx, t.state); err != nil {
 		return fmt.Errorf("removing what task %s left: %w", taskID, err)
 	}
 	return nil

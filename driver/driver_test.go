@@ -39,13 +39,14 @@ type harness struct {
 	*dtestutil.DriverHarness
 	t      *testing.T
 	driver *Driver
+	quiet  bool // tasks have no logs: Nomad waits seconds for pipes that no task opened
 }
 
 func newHarness(t *testing.T, runDir string, options string) *harness {
 	t.Helper()
 	d := New(hclog.NewNullLogger())
 	d.runDir = runDir
-	h := &harness{dtestutil.NewDriverHarness(t, d), t, d}
+	h := &harness{DriverHarness: dtestutil.NewDriverHarness(t, d), t: t, driver: d}
 	must.NoError(t, h.SetConfig(&base.Config{PluginConfig: pluginConfig(t, options)}))
 	return h
 }
@@ -110,7 +111,10 @@ func (h *harness) newTask(config string) (*drivers.TaskConfig, int) {
 	hclutils.NewConfigParser(taskSpec).ParseHCL(h.t, "config {\n"+config+"\n}", &decoded)
 	must.NoError(h.t, task.EncodeConcreteDriverConfig(&decoded))
 	h.t.Setenv("TMPDIR", h.t.TempDir()) // Nomad's harness leaves folders there
-	h.t.Cleanup(h.MkAllocDir(task, true))
+	h.t.Cleanup(h.MkAllocDir(task, !h.quiet))
+	if h.quiet {
+		task.StdoutPath, task.StderrPath = os.DevNull, os.DevNull
+	}
 	return task, port
 }
 
@@ -307,6 +311,7 @@ func TestStartTask_Refuses(t *testing.T) {
 			}`), 64, []string{"unsupported machine type"}},
 	}
 	h := newHarness(t, runDir(t), "")
+	h.quiet = true
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
 			task, _ := h.newTask(tc.config)

@@ -28,6 +28,7 @@ func (l *launch) commandLine() (string, error) {
 		Args:       l.args(),
 		KernelArgs: l.wish.KernelArgs,
 		Env:        l.env(),
+		Features:   l.image.Features,
 		Initrd:     l.image.Initrd != nil,
 	}
 	if l.nic != nil {

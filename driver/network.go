@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/drivers"
 
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/image"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/network"
 )
 
@@ -51,13 +52,20 @@ func portOf(task *drivers.TaskConfig, label string) (network.Port, error) {
 
 // openNetwork makes the guest's NIC as the group's network mode asks; nil: none.
 func (l *launch) openNetwork(ctx context.Context) (*network.NIC, error) {
-	config := network.Config{Ports: l.ports, DNS: l.dnsServers()}
+	if l.image.Devices != nil && l.demands(image.NetDevice) == 0 {
+		return nil, nil // a Solo5 guest aborts where it finds a card that it does not know
+	}
+	config := network.Config{Ports: l.ports}
+	var err error
+	if config.DNS, err = l.dnsServers(); err != nil {
+		return nil, err
+	}
 	isolation := l.task.NetworkIsolation
 	switch {
 	case isolation == nil || isolation.Mode == drivers.NetIsolationModeHost || isolation.Mode == "":
 		return network.User(config)
 	case isolation.Mode == drivers.NetIsolationModeGroup:
-		return network.Bridge(ctx, isolation.Path, config)
+		return network.Bridge(ctx, isolation.Path, l.withResolvers(config))
 	case len(l.ports) > 0:
 		return nil, fmt.Errorf(`config.ports: %q: the group's network mode "none" has no ports`, l.wish.Ports)
 	}
@@ -65,17 +73,34 @@ func (l *launch) openNetwork(ctx context.Context) (*network.NIC, error) {
 }
 
 // dnsServers are those of the group's network block.
-func (l *launch) dnsServers() []netip.Addr {
+func (l *launch) dnsServers() ([]netip.Addr, error) {
 	if l.task.DNS == nil {
-		return nil
+		return nil, nil
 	}
 	var servers []netip.Addr
 	for _, server := range l.task.DNS.Servers {
-		if addr, err := netip.ParseAddr(server); err == nil {
-			servers = append(servers, addr)
+		addr, err := netip.ParseAddr(server)
+		if err != nil {
+			return nil, fmt.Errorf("network.dns.servers: %q is not an IP address: %w", server, err)
 		}
+		servers = append(servers, addr)
 	}
-	return servers
+	return servers, nil
+}
+
+// withResolvers adds the host's DNS servers where the group names none. A
+// guest without any starts all the same: many never ask.
+func (l *launch) withResolvers(config network.Config) network.Config {
+	if len(config.DNS) > 0 {
+		return config
+	}
+	servers, err := network.HostResolvers()
+	if err != nil {
+		l.progress("The guest will find no names: " + err.Error())
+		return config
+	}
+	config.DNS = servers
+	return config
 }
 
 // driverNetwork: the guest has no address of its own that others reach; Nomad

@@ -33,10 +33,19 @@ func (d *Driver) RecoverTask(handle *drivers.TaskHandle) error {
 	if err := handle.GetDriverState(&state); err != nil {
 		return fmt.Errorf("recovering task %s: decoding its state: %w", handle.Config.ID, err)
 	}
+	if err := d.makeRunDir(); err != nil {
+		return fmt.Errorf("recovering task %s: %w", handle.Config.ID, err)
+	}
+	r, err := openRecord(d.runDir, machineID(handle.Config.ID))
+	if err != nil {
+		return fmt.Errorf("recovering task %s: %w", handle.Config.ID, err)
+	}
 	t, err := d.findAgain(handle.Config, state)
 	if err != nil {
-		return fmt.Errorf("recovering task %s: %w", handle.Config.ID, errors.Join(err, d.sweep(state)))
+		err = errors.Join(err, machine.Destroy(state.Machine), r.settle(d.ctx, state))
+		return fmt.Errorf("recovering task %s: %w", handle.Config.ID, err)
 	}
+	t.record = r
 	d.adopt(t)
 	return nil
 }
@@ -58,19 +67,10 @@ func (d *Driver) findAgain(config *drivers.TaskConfig, state taskState) (*task, 
 	if err != nil {
 		return nil, err
 	}
-	t := &task{
-		config: config, state: state, machine: m, cgroup: group,
-		record: recordPath(d.runDir, machineID(config.ID)),
-	}
+	t := &task{config: config, state: state, machine: m, cgroup: group}
 	// Without the pipes the guest's output goes on, as QEMU holds its own.
 	if t.logs, err = openLogs(config); err != nil {
 		d.log.Warn("log pipe not found again", "task_id", config.ID, "error", err)
 	}
 	return t, nil
-}
-
-// sweep ends and removes what is left of a task that cannot be recovered.
-func (d *Driver) sweep(state taskState) error {
-	err := machine.Destroy(state.Machine)
-	return errors.Join(err, state.undo(d.ctx, recordPath(d.runDir, machineID(state.TaskID))))
 }

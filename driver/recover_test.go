@@ -131,7 +131,8 @@ func TestRecoverTask_WithoutQEMU(t *testing.T) {
 	handle := startElsewhere(t, dir, task)
 	var state taskState
 	must.NoError(t, handle.GetDriverState(&state))
-	must.NoError(t, killProcess(state.Machine.PID))
+	must.NoError(t, unix.Kill(state.Machine.PID, unix.SIGKILL))
+	awaitGone(t, state.Machine.PID)
 
 	must.NoError(t, h.RecoverTask(handle))
 	result := h.wait(task)
@@ -140,15 +141,16 @@ func TestRecoverTask_WithoutQEMU(t *testing.T) {
 	must.NoError(t, h.DestroyTask(task.ID, false))
 }
 
-// killProcess kills a process that is not ours and waits until it is gone.
-func killProcess(pid int) error {
-	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
-		return err
-	}
+// awaitGone waits until a process that is not ours was reaped by its parent.
+func awaitGone(t *testing.T, pid int) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
 	for unix.Kill(pid, 0) == nil {
-		time.Sleep(time.Millisecond) // its parent reaps it
+		if time.Now().After(deadline) {
+			t.Fatalf("process %d is still there", pid)
+		}
+		time.Sleep(time.Millisecond) // its parent tells no one
 	}
-	return nil
 }
 
 func TestRecoverTask_BadState(t *testing.T) {

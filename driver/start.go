@@ -32,18 +32,18 @@ type launch struct {
 	task     *drivers.TaskConfig
 	wish     *wish
 
-	image *image.Image
-	guest guest.Guest
-	accel machine.Accelerator
-	qemu  string
-	ramMB int64
+	image  *image.Image
+	guest  guest.Guest
+	accel  machine.Accelerator
+	qemu   string
+	ramMiB int64
 
-	ports []network.Port
-	nic   *network.NIC
-	group *cgroup.Group
-	logs  *logs
-	state taskState
-	path  string // of the state's record
+	ports  []network.Port
+	nic    *network.NIC
+	group  *cgroup.Group
+	logs   *logs
+	state  taskState
+	record *record
 }
 
 // StartTask boots a task's guest. All that can be refused is refused before
@@ -67,7 +67,7 @@ func (d *Driver) StartTask(config *drivers.TaskConfig) (*drivers.TaskHandle, *dr
 		m.Kill()
 		return nil, nil, l.giveUp(err)
 	}
-	d.adopt(&task{config: config, state: l.state, record: l.path, machine: m, cgroup: l.group, logs: l.logs})
+	d.adopt(&task{config: config, state: l.state, record: l.record, machine: m, cgroup: l.group, logs: l.logs})
 	d.tell(config, "%s", l.summary())
 	return handle, l.driverNetwork(), nil
 }
@@ -75,7 +75,10 @@ func (d *Driver) StartTask(config *drivers.TaskConfig) (*drivers.TaskHandle, *dr
 // giveUp gives back what a failed start had acquired. The machine has ended.
 func (l *launch) giveUp(err error) error {
 	l.logs.close()
-	return errors.Join(err, l.state.undo(l.d.ctx, l.path))
+	if l.record == nil {
+		return err
+	}
+	return errors.Join(err, l.record.settle(l.d.ctx, l.state))
 }
 
 // adopt makes a task known and follows it to its end.
@@ -107,7 +110,7 @@ func (d *Driver) prepare(ctx context.Context, config *drivers.TaskConfig) (*laun
 	if l.image, err = images.Open(ctx, l.imageRequest(), l.progress); err != nil {
 		return nil, err
 	}
-	if err := l.settle(ctx); err != nil {
+	if err := l.settle(ctx, images); err != nil {
 		l.image.Close()
 		return nil, err
 	}
@@ -122,6 +125,7 @@ func (l *launch) imageRequest() image.Request {
 		Family:     l.wish.family,
 		Release:    l.wish.GuestVersion,
 		Arch:       l.wish.arch,
+		Pull:       l.wish.pull,
 		Host:       guest.HostArch(),
 		TaskDir:    dir.Dir,
 		AllocDir:   dir.SharedAllocDir,
@@ -132,7 +136,7 @@ func (l *launch) imageRequest() image.Request {
 func (l *launch) progress(message string) { l.d.tell(l.task, "%s", message) }
 
 // settle decides what follows from image and node together.
-func (l *launch) settle(ctx context.Context) error {
+func (l *launch) settle(ctx context.Context, images *image.Store) error {
 	if l.image.Family == "" {
 		return fmt.Errorf("config.guest: image %s does not tell what guest it is: set guest to one of %v",
 			l.image.Source, guest.Families)
@@ -141,23 +145,66 @@ func (l *launch) settle(ctx context.Context) error {
 	if l.guest, err = guest.For(l.image.Family, l.image.Release, l.image.Arch); err != nil {
 		return fmt.Errorf("config.guest: %w", err)
 	}
+	if err := l.checkDevices(); err != nil {
+		return err
+	}
 	if err := l.chooseAccelerator(ctx); err != nil {
 		return err
 	}
-	return l.chooseMemory()
+	if err := l.chooseMemory(); err != nil {
+		return err
+	}
+	return images.Pack(l.imageRequest(), l.image, l.wish.mounts)
 }
+
+// checkDevices refuses an image that demands devices which a machine here does
+// not have.
+func (l *launch) checkDevices() error {
+	if l.image.Block != nil || l.demands(image.BlockDevice) > 0 {
+		return fmt.Errorf("image %s wants a disk, and this driver gives guests none: use an image that takes its files from an initrd", l.image.Source)
+	}
+	nics := l.demands(image.NetDevice)
+	if nics > 1 {
+		return fmt.Errorf("image %s demands %d network cards: a guest has one here", l.image.Source, nics)
+	}
+	if l.image.Devices != nil && nics == 0 && len(l.ports) > 0 {
+		return fmt.Errorf("config.ports: %q: image %s was built without a network card", l.wish.Ports, l.image.Source)
+	}
+	return nil
+}
+
+// demands counts the devices of a kind in the image's manifest, if it has one.
+func (l *launch) demands(kind image.DeviceKind) int {
+	count := 0
+	for _, device := range l.image.Devices {
+		if device.Kind == kind {
+			count++
+		}
+	}
+	return count
+}
+
+// tcgOverheadMiB is what QEMU needs beyond memory_overhead when it emulates:
+// translated code and its bookkeeping. Measured (docs/guests.md): with 24 MiB
+// a guest that writes all its memory stalls, with 32 it works; a web server
+// under load took 31.
+const tcgOverheadMiB = 16
 
 // chooseMemory gives the guest what QEMU's own share leaves of the task's memory.
 func (l *launch) chooseMemory() error {
 	reserved := l.task.Resources.NomadResources.Memory.MemoryMB // MiB, whatever its name says
-	l.ramMB = reserved - l.settings.overheadMiB
-	devices := l.guest.Devices()
-	if least := max(devices.MinMemoryMiB, 1); l.ramMB < least {
-		return fmt.Errorf("resources.memory = %d: QEMU itself takes %d MiB of it (memory_overhead), and a %s guest on %s needs at least %d MiB: set memory to %d or more",
-			reserved, l.settings.overheadMiB, l.image.Family, l.image.Arch, least, least+l.settings.overheadMiB)
+	overhead := l.settings.overheadMiB
+	if l.accel == machine.TCG {
+		overhead += tcgOverheadMiB
 	}
-	if most := devices.MaxMemoryMiB; most > 0 && l.ramMB > most {
-		l.ramMB = most
+	l.ramMiB = reserved - overhead
+	devices := l.guest.Devices()
+	if least := max(devices.MinMemoryMiB, 1); l.ramMiB < least {
+		return fmt.Errorf("resources.memory = %d: QEMU itself takes %d MiB of it under %s (memory_overhead), and a %s guest on %s needs at least %d MiB: set memory to %d or more",
+			reserved, overhead, l.accel, l.image.Family, l.image.Arch, least, least+overhead)
+	}
+	if most := devices.MaxMemoryMiB; most > 0 && l.ramMiB > most {
+		l.ramMiB = most
 	}
 	return nil
 }
@@ -167,12 +214,15 @@ func (l *launch) run(ctx context.Context) (*machine.Machine, error) {
 	if err := l.d.makeRunDir(); err != nil {
 		return nil, err
 	}
-	l.path = recordPath(l.d.runDir, machineID(l.task.ID))
+	var err error
+	if l.record, err = openRecord(l.d.runDir, machineID(l.task.ID)); err != nil {
+		return nil, err
+	}
 	l.state = taskState{
 		TaskID: l.task.ID, AllocDir: l.task.AllocDir, Started: time.Now(),
 		Family: l.image.Family, Release: l.image.Release, Arch: l.image.Arch,
 	}
-	if err := l.state.save(l.path); err != nil {
+	if err := l.record.save(l.state); err != nil {
 		return nil, err
 	}
 	if err := l.limit(); err != nil {
@@ -195,7 +245,7 @@ func (l *launch) limit() error {
 	}
 	l.group = group
 	l.state.Cgroup = group.State()
-	return l.state.save(l.path)
+	return l.record.save(l.state)
 }
 
 // connect prepares the guest's network.
@@ -206,7 +256,7 @@ func (l *launch) connect(ctx context.Context) error {
 	}
 	l.nic = nic
 	l.state.Network = nic.Undo
-	return l.state.save(l.path)
+	return l.record.save(l.state)
 }
 
 // boot starts QEMU and waits until the guest is up.
@@ -290,7 +340,7 @@ func (l *launch) machineConfig() (machine.Config, error) {
 		Type:        orElse(l.wish.Machine.Type, devices.Machine),
 		CPU:         orElse(l.wish.Machine.CPU, cpuModel(devices, l.accel)),
 		GIC:         l.gic(),
-		MemoryMiB:   l.ramMB,
+		MemoryMiB:   l.ramMiB,
 		Kernel:      l.image.Kernel,
 		Initrd:      l.image.Initrd,
 		CommandLine: commandLine,
@@ -319,7 +369,7 @@ func (l *launch) join(pid int) error {
 		return err
 	}
 	l.state.Machine = state
-	if err := l.state.save(l.path); err != nil {
+	if err := l.record.save(l.state); err != nil {
 		return err
 	}
 	return l.group.AddProcess(pid)
@@ -337,7 +387,7 @@ func (l *launch) handle() (*drivers.TaskHandle, error) {
 
 // summary is the event that tells what was booted.
 func (l *launch) summary() string {
-	text := fmt.Sprintf("Booted %s guest on %s with %d MiB under %s", l.image.Family, l.image.Arch, l.ramMB, l.accel)
+	text := fmt.Sprintf("Booted %s guest on %s with %d MiB under %s", l.image.Family, l.image.Arch, l.ramMiB, l.accel)
 	if l.accel == machine.TCG {
 		text += " (emulation)"
 	}

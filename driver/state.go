@@ -5,12 +5,8 @@ package driver
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/cgroup"
@@ -39,37 +35,14 @@ type taskState struct {
 	Machine machine.State
 }
 
-// recordPath is where the record of a machine lies.
-func recordPath(runDir, machineID string) string {
-	return filepath.Join(runDir, machineID+".json")
-}
-
-// save writes the record, whole or not at all.
-func (s taskState) save(path string) error {
-	data, err := json.Marshal(s)
-	if err != nil {
-		return fmt.Errorf("encoding the task's record: %w", err)
-	}
-	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
-		return fmt.Errorf("writing the task's record: %w", err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return fmt.Errorf("writing the task's record: %w", err)
-	}
-	return nil
-}
-
 // undo gives back what was acquired, in reverse. The machine has ended. It may
 // be called again.
-func (s taskState) undo(ctx context.Context, path string) error {
+func (s taskState) undo(ctx context.Context) error {
 	var errs []error
 	if s.Machine.Dir != "" {
 		errs = append(errs, os.RemoveAll(s.Machine.Dir))
 	}
 	errs = append(errs, s.Network.Undo(ctx))
 	errs = append(errs, deleteCgroup(s.Cgroup))
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		errs = append(errs, err)
-	}
 	return errors.Join(errs...)
 }

@@ -18,7 +18,7 @@ import (
 type task struct {
 	config  *drivers.TaskConfig
 	state   taskState
-	record  string // path of the state's record
+	record  *record
 	machine *machine.Machine
 	cgroup  *cgroup.Group
 	logs    *logs
@@ -112,14 +112,4 @@ func (s *store) remove(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.tasks, id)
-}
-
-func (s *store) machineIDs() map[string]bool {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	ids := make(map[string]bool, len(s.tasks))
-	for id := range s.tasks {
-		ids[machineID(id)] = true
-	}
-	return ids
 }

@@ -1,0 +1,99 @@
+// Copyright (c) The nomad-driver-unikernel authors
+// SPDX-License-Identifier: MPL-2.0
+
+package driver
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/machine"
+)
+
+const (
+	// orphanAge is how long a machine may be without an owner before it is
+	// ended: a plugin that was restarted, ours or that of another agent on
+	// this host, needs some seconds to recover its tasks.
+	orphanAge = 2 * time.Minute
+	// sweepPeriod is how often machines without an owner are looked for.
+	sweepPeriod = 30 * time.Second
+)
+
+// sweeper finds machines that no task owns, such as those of a plugin that
+// died in the middle of a start, and removes them.
+type sweeper struct {
+	d       *Driver
+	unowned map[string]time.Time // by record, since when it was seen without an owner
+}
+
+// sweepOrphans runs until ctx ends.
+func (d *Driver) sweepOrphans(ctx context.Context) {
+	s := &sweeper{d: d, unowned: make(map[string]time.Time)}
+	ticker := time.NewTicker(sweepPeriod)
+	defer ticker.Stop()
+	for {
+		s.sweep(ctx, time.Now())
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *sweeper) sweep(ctx context.Context, now time.Time) {
+	paths, err := filepath.Glob(filepath.Join(s.d.runDir, "*"+recordSuffix))
+	if err != nil {
+		return // only a bad pattern
+	}
+	still := make(map[string]time.Time)
+	for _, path := range paths {
+		since, seen := s.unowned[path]
+		if !seen {
+			since = now
+		}
+		r, err := lockRecord(path, 0)
+		if errors.Is(err, errOwned) || errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			s.d.log.Warn("orphan not looked at", "record", path, "error", err)
+			continue
+		}
+		if !s.remove(ctx, r, now.Sub(since)) {
+			still[path] = since
+		}
+	}
+	s.unowned = still
+}
+
+// remove ends and removes a machine without an owner, if it is time for that.
+func (s *sweeper) remove(ctx context.Context, r *record, age time.Duration) bool {
+	state, err := r.load()
+	if err != nil {
+		s.d.log.Warn("orphan's record not read", "error", err)
+	}
+	if age < orphanAge && !allocationGone(state) {
+		r.close()
+		return false
+	}
+	if state.Machine.Dir == "" {
+		// Its QEMU, if there is one, was not known yet when the plugin died.
+		state.Machine.Dir = strings.TrimSuffix(r.file.Name(), recordSuffix)
+	}
+	if err := errors.Join(machine.Destroy(state.Machine), r.settle(ctx, state)); err != nil {
+		s.d.log.Error("orphan not removed", "task_id", state.TaskID, "error", err)
+		return false
+	}
+	s.d.log.Warn("removed what a task without owner had left", "task_id", state.TaskID, "pid", state.Machine.PID)
+	return true
+}
+
+func allocationGone(state taskState) bool {
+	_, err := os.Stat(state.AllocDir)
+	return state.AllocDir != "" && errors.Is(err, os.ErrNotExist)
+}
