@@ -67,6 +67,21 @@ func purge(t *testing.T, jobID string) {
 	})
 }
 
+func lookAtMachine(t *testing.T) harness.Machine {
+	t.Helper()
+	now, err := site.LookAtMachine()
+	must.NoError(t, err)
+	return now
+}
+
+// nothingNew fails the test if something is left that was not there before.
+func nothingNew(t *testing.T, before harness.Machine) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	defer cancel()
+	must.NoError(t, site.AwaitNothingNew(ctx, before))
+}
+
 // get asks one instance of a service, and decodes its JSON answer.
 func get(ctx context.Context, at *api.ServiceRegistration, path string, into any) error {
 	url := fmt.Sprintf("http://%s:%d%s", at.Address, at.Port, path)

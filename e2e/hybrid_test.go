@@ -64,10 +64,13 @@ func TestHybrid_Unrendered(t *testing.T) {
 
 func runHybrid(t *testing.T, ctx context.Context, job *api.Job) {
 	t.Helper()
+	before := lookAtMachine(t)
+	t.Cleanup(func() { nothingNew(t, before) }) // after the purge
 	purge(t, *job.ID)
 	must.NoError(t, site.Agent.RunService(ctx, job))
 	checkAnswers(t, ctx)
 	checkChecks(t, ctx, *job.ID)
+	checkStats(t, ctx, *job.ID)
 }
 
 // checkAnswers asks every instance that service discovery knows.

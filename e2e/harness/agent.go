@@ -29,14 +29,14 @@ var agentConfig string
 
 // Agent is a Nomad server and client in one process, with the driver loaded.
 type Agent struct {
-	Client  *api.Client
-	Address string // of the HTTP API, as NOMAD_ADDR takes it
-	Dir     string // holds its configuration, log and data
+	Client  *api.Client `json:"-"`
+	Address string      // of the HTTP API, as NOMAD_ADDR takes it
+	Dir     string      // holds its configuration, log and data
 
-	nomad   string
-	scratch string // TMPDIR: sockets of plugins, whose paths must be short
-	left    footprint
-	process *process
+	Nomad   string    // the program
+	Scratch string    // TMPDIR: sockets of plugins, whose paths must be short
+	Left    Footprint // what it leaves when it ends
+	Process *Process
 }
 
 // AgentOptions is what the runs of an agent differ in.
@@ -57,11 +57,11 @@ func StartAgent(ctx context.Context, layout Layout, options AgentOptions) (*Agen
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{Dir: options.Dir, nomad: nomad, left: lookFor(nomadFootprint)}
+	a := &Agent{Dir: options.Dir, Nomad: nomad, Left: lookFor(nomadFootprint)}
 	if err := a.prepare(plugin, options); err != nil {
 		return nil, fmt.Errorf("preparing the agent's folder %s: %w", a.Dir, err)
 	}
-	a.scratch, err = os.MkdirTemp("", "ndu-nomad-")
+	a.Scratch, err = os.MkdirTemp("", "ndu-nomad-")
 	if err != nil {
 		return nil, err
 	}
@@ -111,15 +111,15 @@ func (a *Agent) configFile() string { return filepath.Join(a.Dir, "agent.hcl") }
 // Start starts the agent's process, the first time or again.
 func (a *Agent) Start(ctx context.Context) error {
 	var err error
-	a.process, err = spawn(filepath.Join(a.Dir, "agent.log"), daemonEnv(a.scratch),
-		a.nomad, "agent", "-config", a.configFile())
+	a.Process, err = spawn(filepath.Join(a.Dir, "agent.log"), daemonEnv(a.Scratch),
+		a.Nomad, "agent", "-config", a.configFile())
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	if err := a.awaitReady(ctx, cancel); err != nil {
-		return fmt.Errorf("%w\nThe agent's log %s ends in:\n%s", err, a.process.Log, a.process.tail())
+		return fmt.Errorf("%w\nThe agent's log %s ends in:\n%s", err, a.Process.Log, a.Process.tail())
 	}
 	return nil
 }
@@ -128,7 +128,7 @@ func (a *Agent) Start(ctx context.Context) error {
 // API does not answer there is nobody to wait on, so it asks again.
 func (a *Agent) awaitReady(ctx context.Context, cancel func()) error {
 	err := retry(ctx, 100*time.Millisecond, func() error {
-		if !a.process.alive() {
+		if !a.Process.alive() {
 			cancel()
 			return errors.New("the agent ended at once")
 		}
@@ -167,28 +167,69 @@ func (a *Agent) Node(ctx context.Context) (*api.Node, error) {
 }
 
 // PID is the agent's process.
-func (a *Agent) PID() int { return a.process.PID }
+func (a *Agent) PID() int { return a.Process.PID }
 
 // Stop ends the agent in order and removes what it leaves: an agent that stops
 // leaves its tasks running, so purge the jobs first.
 func (a *Agent) Stop(ctx context.Context) error {
 	err := a.Interrupt(ctx)
-	return errors.Join(err, a.left.erase(), os.RemoveAll(a.scratch))
+	return errors.Join(err, a.Left.erase(), os.RemoveAll(a.Scratch))
 }
 
 // Interrupt ends the agent's process in order; its tasks go on.
 func (a *Agent) Interrupt(ctx context.Context) error {
-	if a.process == nil {
+	if a.Process == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	return a.process.end(ctx, syscall.SIGINT)
+	return a.Process.end(ctx, syscall.SIGINT)
 }
 
 // Kill ends the agent's process as a power failure would; its tasks go on.
 func (a *Agent) Kill(ctx context.Context) error {
-	return a.process.end(ctx, syscall.SIGKILL)
+	return a.Process.end(ctx, syscall.SIGKILL)
+}
+
+// Restart ends the agent's process in the way given, and starts it again.
+func (a *Agent) Restart(ctx context.Context, end func(context.Context) error) error {
+	if err := end(ctx); err != nil {
+		return err
+	}
+	return a.Start(ctx)
+}
+
+// KillPlugin kills the driver's plugin, and waits until the agent has started
+// it again.
+func (a *Agent) KillPlugin(ctx context.Context) error {
+	old, err := a.plugin()
+	if err != nil {
+		return err
+	}
+	if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
+		return fmt.Errorf("killing the plugin, process %d: %w", old, err)
+	}
+	return retry(ctx, 100*time.Millisecond, func() error {
+		pid, err := a.plugin()
+		if err == nil && pid == old {
+			err = errors.New("the plugin was not started again")
+		}
+		return err
+	})
+}
+
+// plugin is the driver plugin's process.
+func (a *Agent) plugin() (int, error) {
+	pids, err := processes()
+	if err != nil {
+		return 0, err
+	}
+	for _, pid := range pids {
+		if isPlugin(pid) && parent(pid) == a.PID() {
+			return pid, nil
+		}
+	}
+	return 0, errors.New("the agent runs no driver plugin")
 }
 
 // freePorts finds TCP ports on loopback that nobody listens on.

@@ -26,14 +26,14 @@ import (
 // Docker is the daemon that the containers run on: the machine's own where one
 // runs, else one that the harness starts and stops.
 type Docker struct {
-	Host   string // endpoint, such as unix:///run/docker.sock
-	Client *client.Client
+	Host   string         // endpoint, such as unix:///run/docker.sock
+	Client *client.Client `json:"-"`
 
-	daemon  *process // nil: the machine's own
-	scratch string   // folder of its sockets
-	hadLink bool     // docker0 was there before
-	left    footprint
-	images  []string // tags to remove from the machine's own daemon
+	Daemon  *Process  // nil: the machine's own
+	Scratch string    // folder of its sockets
+	HadLink bool      // docker0 was there before
+	Left    Footprint // what it leaves when it ends
+	Images  []string  // tags to remove from the machine's own daemon
 }
 
 // StartDocker finds or starts a Docker daemon. What its own daemon stores, it
@@ -54,10 +54,10 @@ func StartDocker(ctx context.Context, dir string) (*Docker, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Docker{scratch: scratch, Host: "unix://" + filepath.Join(scratch, "docker.sock"), hadLink: hasLink("docker0"), left: lookFor(dockerFootprint)}
+	d := &Docker{Scratch: scratch, Host: "unix://" + filepath.Join(scratch, "docker.sock"), HadLink: hasLink("docker0"), Left: lookFor(dockerFootprint)}
 	// Without rules in the firewall, published ports are served by Docker's
 	// proxies, and the machine's own rules stay as they are.
-	d.daemon, err = spawn(filepath.Join(dir, "dockerd.log"), daemonEnv(scratch), dockerd,
+	d.Daemon, err = spawn(filepath.Join(dir, "dockerd.log"), daemonEnv(scratch), dockerd,
 		"--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(scratch, "exec"),
 		"--pidfile", filepath.Join(scratch, "pid"), "--host", d.Host,
 		"--iptables=false", "--ip6tables=false", "--ip-masq=false", "--ip-forward=false")
@@ -89,9 +89,9 @@ func (d *Docker) await(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	return retry(ctx, 100*time.Millisecond, func() error {
-		if !d.daemon.alive() {
+		if !d.Daemon.alive() {
 			cancel()
-			return fmt.Errorf("dockerd ended at once; its log %s ends in:\n%s", d.daemon.Log, d.daemon.tail())
+			return fmt.Errorf("dockerd ended at once; its log %s ends in:\n%s", d.Daemon.Log, d.Daemon.tail())
 		}
 		dialed, err := dialDocker(ctx, d.Host)
 		if err == nil {
@@ -100,9 +100,6 @@ func (d *Docker) await(ctx context.Context) error {
 		return err
 	})
 }
-
-// Own tells whether the harness started the daemon.
-func (d *Docker) Own() bool { return d.daemon != nil }
 
 // Build makes an image from files: names in the build context, Dockerfile
 // among them, and where each lies.
@@ -121,7 +118,7 @@ func (d *Docker) Build(ctx context.Context, tag string, files map[string]string)
 	if err := buildError(answer.Body); err != nil {
 		return fmt.Errorf("building image %s: %w", tag, err)
 	}
-	d.images = append(d.images, tag)
+	d.Images = append(d.Images, tag)
 	return nil
 }
 
@@ -170,23 +167,23 @@ func (d *Docker) ImageSize(ctx context.Context, tag string) (int64, error) {
 // Stop takes back what StartDocker and Build did: an own daemon ends, and with
 // it its bridge and sockets; from the machine's own daemon the images go.
 func (d *Docker) Stop(ctx context.Context) error {
-	if d.daemon == nil {
+	if d.Daemon == nil {
 		return errors.Join(d.removeImages(ctx), d.Client.Close())
 	}
 	var errs []error
 	if d.Client != nil {
 		errs = append(errs, d.Client.Close())
 	}
-	errs = append(errs, d.daemon.end(ctx, syscall.SIGTERM))
-	if !d.hadLink {
+	errs = append(errs, d.Daemon.end(ctx, syscall.SIGTERM))
+	if !d.HadLink {
 		errs = append(errs, removeLink("docker0"))
 	}
-	return errors.Join(append(errs, d.left.erase(), os.RemoveAll(d.scratch))...)
+	return errors.Join(append(errs, d.Left.erase(), os.RemoveAll(d.Scratch))...)
 }
 
 func (d *Docker) removeImages(ctx context.Context) error {
 	var errs []error
-	for _, tag := range d.images {
+	for _, tag := range d.Images {
 		_, err := d.Client.ImageRemove(ctx, tag, image.RemoveOptions{})
 		errs = append(errs, err)
 	}

@@ -24,22 +24,22 @@ var (
 // has a fault, so it goes only when it is empty.
 const driverFolder = "/run/nomad-driver-unikernel"
 
-// footprint remembers which of some folders were there before a daemon ran.
-type footprint struct {
-	patterns []string
-	before   []string
+// Footprint remembers which of some folders were there before a daemon ran.
+type Footprint struct {
+	Patterns []string
+	Before   []string
 }
 
-func lookFor(patterns []string) footprint {
-	return footprint{patterns: patterns, before: glob(patterns)}
+func lookFor(patterns []string) Footprint {
+	return Footprint{Patterns: patterns, Before: glob(patterns)}
 }
 
 // erase removes the folders that were not there before. A cgroup that holds
 // processes cannot be removed, so nothing that still runs is harmed.
-func (f footprint) erase() error {
+func (f Footprint) erase() error {
 	var errs []error
-	for _, dir := range glob(f.patterns) {
-		if slices.Contains(f.before, dir) {
+	for _, dir := range glob(f.Patterns) {
+		if slices.Contains(f.Before, dir) {
 			continue
 		}
 		switch {

@@ -129,10 +129,11 @@ func Ended(allocs []*api.AllocationListStub) bool {
 }
 
 // Purge stops a job, waits for the end of its allocations, and has Nomad
-// forget it and remove its folders.
+// forget it and remove its folders. Purging at once would not do: the server
+// then forgets allocations whose tasks still run.
 func (a *Agent) Purge(ctx context.Context, jobID string) error {
-	if _, _, err := a.Client.Jobs().Deregister(jobID, true, (&api.WriteOptions{}).WithContext(ctx)); err != nil {
-		return fmt.Errorf("stopping job %s: %w", jobID, err)
+	if err := a.deregister(ctx, jobID, false); err != nil {
+		return err
 	}
 	allocs, err := a.WaitAllocs(ctx, jobID, func(allocs []*api.AllocationListStub) bool {
 		return len(allocs) == 0 || Ended(allocs)
@@ -140,19 +141,53 @@ func (a *Agent) Purge(ctx context.Context, jobID string) error {
 	if err != nil {
 		return err
 	}
-	// The client removes an allocation some time after the server forgot it, and
-	// tells nobody.
-	return retry(ctx, 200*time.Millisecond, func() error {
+	if err := a.deregister(ctx, jobID, true); err != nil {
+		return err
+	}
+	// What follows tells nobody when it is done.
+	return retry(ctx, 100*time.Millisecond, func() error {
 		if err := a.Client.System().GarbageCollect(); err != nil {
 			return err
 		}
-		for _, alloc := range allocs {
-			if _, err := os.Stat(a.allocDir(alloc.ID)); !errors.Is(err, os.ErrNotExist) {
-				return fmt.Errorf("job %s: allocation %s still has its folder", jobID, alloc.ID)
+		return errors.Join(a.foldersGone(allocs), a.servicesGone(ctx, jobID))
+	})
+}
+
+func (a *Agent) deregister(ctx context.Context, jobID string, purge bool) error {
+	_, _, err := a.Client.Jobs().Deregister(jobID, purge, (&api.WriteOptions{}).WithContext(ctx))
+	if err != nil {
+		return fmt.Errorf("stopping job %s: %w", jobID, err)
+	}
+	return nil
+}
+
+func (a *Agent) foldersGone(allocs []*api.AllocationListStub) error {
+	for _, alloc := range allocs {
+		if _, err := os.Stat(a.allocDir(alloc.ID)); !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("job %s: allocation %s still has its folder", alloc.JobID, alloc.ID)
+		}
+	}
+	return nil
+}
+
+func (a *Agent) servicesGone(ctx context.Context, jobID string) error {
+	q := (&api.QueryOptions{}).WithContext(ctx)
+	namespaces, _, err := a.Client.Services().List(q)
+	if err != nil {
+		return err
+	}
+	for _, namespace := range namespaces {
+		for _, service := range namespace.Services {
+			found, _, err := a.Client.Services().Get(service.ServiceName, q)
+			if err != nil {
+				return err
+			}
+			if slices.ContainsFunc(found, func(r *api.ServiceRegistration) bool { return r.JobID == jobID }) {
+				return fmt.Errorf("job %s: service %s is still registered", jobID, service.ServiceName)
 			}
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 func (a *Agent) allocDir(id string) string { return filepath.Join(a.Dir, "data", "alloc", id) }

@@ -26,14 +26,14 @@ type Machine map[string]bool
 // Others may use the machine at the same time: what bears none of these is theirs.
 var marks = []string{"nomad", "ndu-", "unikernel", "docker", "containerd"}
 
-// LookAtMachine lists the processes of a clone, and the network interfaces,
-// namespaces, mounts, cgroups and files outside it that bear a run's marks.
-func LookAtMachine(layout Layout) (Machine, error) {
+// LookAtMachine lists the processes and mounts that use the folders of a run,
+// and network interfaces, namespaces, cgroups and files that bear its marks.
+func LookAtMachine(folders ...string) (Machine, error) {
 	found := Machine{}
 	err := errors.Join(
-		found.addProcesses(layout.Build()),
+		found.addProcesses(folders),
 		found.addInterfaces(),
-		found.addMounts(layout.Build()),
+		found.addMounts(folders),
 		found.addTree("cgroup", "/sys/fs/cgroup", 4),
 		found.addTree("file", "/run", 2),
 		found.addTree("file", os.TempDir(), 1),
@@ -44,9 +44,9 @@ func LookAtMachine(layout Layout) (Machine, error) {
 // AwaitNothingNew waits until nothing is left that was not there before, and
 // returns what is left when ctx ends. What the kernel and Nomad clean up by
 // themselves tells nobody when it is done.
-func AwaitNothingNew(ctx context.Context, layout Layout, before Machine) error {
+func AwaitNothingNew(ctx context.Context, before Machine, folders ...string) error {
 	return retry(ctx, 250*time.Millisecond, func() error {
-		now, err := LookAtMachine(layout)
+		now, err := LookAtMachine(folders...)
 		if err != nil {
 			return err
 		}
@@ -70,12 +70,13 @@ func (m Machine) without(before Machine) []string {
 
 func (m Machine) add(kind, name string) { m[kind+" "+name] = true }
 
-// addProcesses finds processes by what ties them to the clone's build folder:
-// their command line, working directory, environment or open files.
-func (m Machine) addProcesses(build string) error {
+// addProcesses finds processes by what ties them to the folders: their command
+// line, working directory, environment or open files.
+func (m Machine) addProcesses(folders []string) error {
 	pids, err := processes()
 	for _, pid := range pids {
-		if pid != os.Getpid() && pid != os.Getppid() && usesFolder(pid, build) {
+		uses := func(folder string) bool { return usesFolder(pid, folder) }
+		if pid != os.Getpid() && slices.ContainsFunc(folders, uses) {
 			m.add("process", strconv.Itoa(pid)+" "+commandLine(pid))
 		}
 	}
@@ -90,10 +91,11 @@ func (m Machine) addInterfaces() error {
 	return err
 }
 
-func (m Machine) addMounts(build string) error {
+func (m Machine) addMounts(folders []string) error {
 	points, err := mountPoints()
 	for _, point := range points {
-		if marked(point) || strings.HasPrefix(point, build+"/") || strings.HasPrefix(point, "/run/") {
+		under := func(folder string) bool { return strings.HasPrefix(point, folder+"/") }
+		if strings.HasPrefix(point, "/run/") || slices.ContainsFunc(folders, under) {
 			m.add("mount", point)
 		}
 	}

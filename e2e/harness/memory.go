@@ -15,7 +15,6 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
-	"github.com/hashicorp/nomad/api"
 )
 
 // ProcessMemory is one process's proportional share of memory (PSS): pages that
@@ -58,9 +57,9 @@ func (a *Agent) NodeMemory(docker *Docker) ([]ProcessMemory, error) {
 		switch {
 		case isPlugin(pid) && parent(pid) == a.PID():
 			roles[pid] = "unikernel driver"
-		case docker.daemon != nil && pid == docker.daemon.PID:
+		case docker.Daemon != nil && pid == docker.Daemon.PID:
 			roles[pid] = "dockerd"
-		case docker.daemon != nil && parent(pid) == docker.daemon.PID && program(pid) == "containerd":
+		case docker.Daemon != nil && parent(pid) == docker.Daemon.PID && program(pid) == "containerd":
 			roles[pid] = "containerd"
 		}
 	}
@@ -171,12 +170,7 @@ func program(pid int) string {
 
 // parent is the process that started another, 0 where it is gone.
 func parent(pid int) int {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0
-	}
-	// The name in parentheses may hold anything; what follows the last one is numbers.
-	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	fields := statFields(pid)
 	if len(fields) < 2 {
 		return 0
 	}
@@ -194,13 +188,4 @@ func MemoryOf(all []ProcessMemory) int {
 		sum += p.KiB
 	}
 	return sum
-}
-
-// Allocation is the whole of an allocation.
-func (a *Agent) Allocation(ctx context.Context, id string) (*api.Allocation, error) {
-	alloc, _, err := a.Client.Allocations().Info(id, (&api.QueryOptions{}).WithContext(ctx))
-	if err != nil {
-		return nil, fmt.Errorf("reading allocation %s: %w", id, err)
-	}
-	return alloc, nil
 }

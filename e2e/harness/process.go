@@ -10,21 +10,23 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// process is a daemon in a session of its own: an interrupt typed at the
+// Process is a daemon in a session of its own: an interrupt typed at the
 // terminal reaches the program that started it, which then ends it in order.
-type process struct {
-	PID int
-	Log string // file that holds what it printed
+type Process struct {
+	PID     int
+	Started string // as the kernel counts, to know it from a later process of the same number
+	Log     string // file that holds what it printed
 }
 
 // spawn starts a daemon that appends its output to a log.
-func spawn(log string, env []string, argv ...string) (*process, error) {
+func spawn(log string, env []string, argv ...string) (*Process, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
@@ -38,17 +40,23 @@ func spawn(log string, env []string, argv ...string) (*process, error) {
 		return nil, fmt.Errorf("starting %s: %w", argv[0], err)
 	}
 	go func() { _ = cmd.Wait() }() // reaps it; ends with it
-	return &process{PID: cmd.Process.Pid, Log: log}, nil
+	return &Process{PID: cmd.Process.Pid, Started: startTime(cmd.Process.Pid), Log: log}, nil
 }
 
 // alive tells whether the daemon still runs.
-func (p *process) alive() bool {
+func (p *Process) alive() bool {
+	if startTime(p.PID) != p.Started {
+		return false
+	}
 	ended, err := p.ended(0)
 	return err == nil && !ended
 }
 
 // end sends a signal, waits until ctx ends, and then kills.
-func (p *process) end(ctx context.Context, sig syscall.Signal) error {
+func (p *Process) end(ctx context.Context, sig syscall.Signal) error {
+	if startTime(p.PID) != p.Started {
+		return nil // over, and the number belongs to another
+	}
 	if err := syscall.Kill(p.PID, sig); errors.Is(err, syscall.ESRCH) {
 		return nil
 	} else if err != nil {
@@ -68,7 +76,7 @@ func (p *process) end(ctx context.Context, sig syscall.Signal) error {
 
 // ended waits for the daemon's end, at most for limit. It works for processes
 // that another program started.
-func (p *process) ended(limit time.Duration) (bool, error) {
+func (p *Process) ended(limit time.Duration) (bool, error) {
 	fd, err := unix.PidfdOpen(p.PID, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return true, nil
@@ -84,8 +92,29 @@ func (p *process) ended(limit time.Duration) (bool, error) {
 	return n > 0, nil
 }
 
+// startTime is when a process started, in the kernel's clock ticks; empty where
+// there is none.
+func startTime(pid int) string {
+	fields := statFields(pid)
+	const start = 19 // the 22nd field of proc(5), the 20th after the name
+	if len(fields) <= start {
+		return ""
+	}
+	return fields[start]
+}
+
+// statFields are the fields of a process's stat file after its name, which
+// stands in parentheses and may hold anything.
+func statFields(pid int) []string {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil
+	}
+	return strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+}
+
 // tail is the end of the daemon's log, for messages.
-func (p *process) tail() string {
+func (p *Process) tail() string {
 	data, err := os.ReadFile(p.Log)
 	if err != nil {
 		return err.Error()

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"time"
 )
@@ -20,8 +21,8 @@ type Site struct {
 	Layout Layout
 	Docker *Docker
 	Agent  *Agent
-
-	before Machine
+	Before Machine // what was there before
+	State  string  // file that keeps this, until the site is closed
 }
 
 // OpenSite starts a site whose files lie under build/name. Progress is told as
@@ -34,32 +35,58 @@ func OpenSite(ctx context.Context, name string, progress func(string)) (*Site, e
 	if os.Geteuid() != 0 {
 		return nil, errors.New("a Nomad client, Docker and the driver need root: run this as root")
 	}
-	s := &Site{Layout: layout}
-	if s.before, err = LookAtMachine(layout); err != nil {
+	if err := CloseLeftover(layout, name); err != nil {
+		return nil, fmt.Errorf("cleaning up after an earlier run: %w", err)
+	}
+	s := &Site{Layout: layout, State: stateFile(layout, name)}
+	if s.Before, err = s.LookAtMachine(); err != nil {
 		return nil, err
 	}
 	progress("Looking for Docker, or starting it")
 	if s.Docker, err = StartDocker(ctx, layout.Build("docker")); err != nil {
 		return nil, err
 	}
+	if err := s.save(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	progress("Building the container images")
 	if err := BuildImages(ctx, s.Docker, layout); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	progress("Starting a Nomad agent")
+	if err := os.MkdirAll(s.ScratchImages(), 0o755); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	s.Agent, err = StartAgent(ctx, layout, AgentOptions{
 		Dir:        layout.Build(name, "agent"),
-		ImagePaths: []string{s.ImageDir()},
+		ImagePaths: []string{s.ImageDir(), s.ScratchImages()},
 		DockerHost: s.Docker.Host,
 	})
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	return s, nil
+	return s, s.save()
 }
 
 // ImageDir is the host folder with the unikernel images.
 func (s *Site) ImageDir() string { return s.Layout.Build("steps") }
+
+// ScratchImages is another folder that image paths may lie under, for images
+// that a test makes.
+func (s *Site) ScratchImages() string { return filepath.Join(filepath.Dir(s.State), "images") }
+
+// LookAtMachine tells what is on the machine now.
+func (s *Site) LookAtMachine() (Machine, error) { return LookAtMachine(s.folders()...) }
+
+// AwaitNothingNew waits until nothing is left that was not there before.
+func (s *Site) AwaitNothingNew(ctx context.Context, before Machine) error {
+	return AwaitNothingNew(ctx, before, s.folders()...)
+}
+
+// folders are those that only this site's processes use.
+func (s *Site) folders() []string {
+	return []string{filepath.Dir(s.State), s.Layout.Build("docker")}
+}
 
 // Close stops all jobs, the agent and Docker, and fails if anything is left.
 // It works as long as it needs, also when the caller was interrupted.
@@ -75,7 +102,8 @@ func (s *Site) Close() error {
 	}
 	settle, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 	defer cancel()
-	return errors.Join(append(errs, AwaitNothingNew(settle, s.Layout, s.before))...)
+	errs = append(errs, s.AwaitNothingNew(settle, s.Before))
+	return errors.Join(append(errs, os.Remove(s.State))...)
 }
 
 // Rendered is a job as nomad-hybrid writes it.

@@ -1,0 +1,74 @@
+// Copyright (c) The nomad-driver-unikernel authors
+// SPDX-License-Identifier: MPL-2.0
+
+package harness
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/docker/docker/client"
+	"github.com/hashicorp/nomad/api"
+)
+
+// stateFile keeps an open site, so that another run can close it: one that was
+// asked to, or the next one after a run that was killed.
+func stateFile(layout Layout, name string) string { return layout.Build(name, "site.json") }
+
+func (s *Site) save() error {
+	data, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(s.State), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(s.State, data, 0o644)
+}
+
+// CloseLeftover closes the site of that name that an earlier run left open, if
+// there is one.
+func CloseLeftover(layout Layout, name string) error {
+	file := stateFile(layout, name)
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var s Site
+	if err := json.Unmarshal(data, &s); err != nil {
+		return fmt.Errorf("reading %s: %w", file, err)
+	}
+	if err := s.connect(); err != nil {
+		return err
+	}
+	if s.Agent != nil && s.Agent.Process != nil && !s.Agent.Process.alive() {
+		// Its tasks may run all the same, and only an agent stops them.
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		err = s.Agent.Start(ctx)
+	}
+	return errors.Join(err, s.Close())
+}
+
+// connect makes the clients that a file cannot keep.
+func (s *Site) connect() error {
+	var err error
+	if s.Docker != nil {
+		if s.Docker.Client, err = client.NewClientWithOpts(client.WithHost(s.Docker.Host), client.WithAPIVersionNegotiation()); err != nil {
+			return err
+		}
+	}
+	if s.Agent != nil {
+		s.Agent.Client, err = api.NewClient(&api.Config{Address: s.Agent.Address})
+	}
+	return err
+}
