@@ -4,122 +4,180 @@
 package image
 
 import (
-	"archive/tar"
 	"bytes"
-	"encoding/base64"
-	"encoding/json"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/static"
-	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/cavaliergopher/cpio"
 	"github.com/shoenig/test/must"
+
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/guest"
 )
 
-// Packages, made as the tools make them.
-
-// file is an entry of a layer.
-type file struct {
-	name    string
-	content []byte
-	kind    byte   // 0: a regular file
-	link    string // where a link leads
-}
-
-func tarOf(t testing.TB, files ...file) []byte {
+// cpioOf makes an archive by the system's own cpio, of what is in a folder.
+func cpioOf(t *testing.T, folder string) []byte {
 	t.Helper()
-	var out bytes.Buffer
-	w := tar.NewWriter(&out)
-	for _, f := range files {
-		if f.kind == 0 {
-			f.kind = tar.TypeReg
-		}
-		must.NoError(t, w.WriteHeader(&tar.Header{Name: f.name, Typeflag: f.kind, Linkname: f.link, Size: int64(len(f.content)), Mode: 0o755}))
-		_, err := w.Write(f.content)
-		must.NoError(t, err)
-	}
-	must.NoError(t, w.Close())
-	return out.Bytes()
-}
-
-func layerOf(t testing.TB, files ...file) mutate.Addendum {
-	t.Helper()
-	return mutate.Addendum{Layer: static.NewLayer(tarOf(t, files...), types.OCIUncompressedLayer), MediaType: types.OCIUncompressedLayer}
-}
-
-// imageWith is an image of these layers.
-func imageWith(t testing.TB, config v1.ConfigFile, layers ...mutate.Addendum) v1.Image {
-	t.Helper()
-	base := mutate.MediaType(mutate.ConfigMediaType(empty.Image, types.OCIConfigJSON), types.OCIManifestSchema1)
-	image, err := mutate.ConfigFile(base, &config)
+	command := exec.Command("sh", "-c", "find . | cpio -o -H newc --quiet")
+	command.Dir = folder
+	out, err := command.Output()
 	must.NoError(t, err)
-	image, err = mutate.Append(image, layers...)
-	must.NoError(t, err)
-	return image
+	return out
 }
 
-// kraftkit is a Unikraft package: a plain tar for each file, under an absolute
-// name, annotated.
-func kraftkit(t testing.TB, os, arch string, kernel, initrd []byte) v1.Image {
+// unpackedBy unpacks an initrd by the system's own cpio and lists it, links
+// and contents included.
+func unpackedBy(t *testing.T, initrd []byte) map[string]string {
 	t.Helper()
-	layer := layerOf(t, file{name: "/unikraft/bin/kernel", content: kernel})
-	layer.Annotations = map[string]string{kraftKernel: "/unikraft/bin/kernel"}
-	layers := []mutate.Addendum{layer, layerOf(t, file{name: "/unikraft/bin/kernel.dbg", content: []byte("symbols")})}
-	if initrd != nil {
-		layer := layerOf(t, file{name: "/unikraft/bin/initrd", content: initrd})
-		layer.Annotations = map[string]string{kraftInitrd: "/unikraft/bin/initrd"}
-		layers = append(layers, layer)
-	}
-	return imageWith(t, v1.ConfigFile{
-		OS: os, Architecture: arch, OSVersion: "0.17.0",
-		OSFeatures: []string{"CONFIG_LIBUKBOOT=y", "CONFIG_LIBUKLIBPARAM=y"},
-		Config:     v1.Config{Cmd: []string{"--port", "80"}, Env: []string{"PATH=/bin", "LOG=info"}},
-	}, layers...)
-}
-
-// indexOf is an index of images, each with its platform.
-func indexOf(t testing.TB, images ...v1.Image) v1.ImageIndex {
-	t.Helper()
-	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
-	for _, image := range images {
-		config, err := image.ConfigFile()
-		must.NoError(t, err)
-		index = mutate.AppendManifests(index, mutate.IndexAddendum{
-			Add: image,
-			Descriptor: v1.Descriptor{Platform: &v1.Platform{
-				OS: config.OS, Architecture: config.Architecture, OSVersion: config.OSVersion, OSFeatures: config.OSFeatures,
-			}},
-		})
-	}
-	return index
-}
-
-// urunced is an ordinary image that urunc runs, described by labels, by
-// annotations or by its urunc.json, in base64 or plain.
-func urunced(t testing.TB, where string, encode bool, keys map[string]string, files ...file) v1.Image {
-	t.Helper()
-	written := map[string]string{}
-	for key, value := range keys {
-		if encode {
-			value = base64.StdEncoding.EncodeToString([]byte(value))
+	folder := t.TempDir()
+	command := exec.Command("cpio", "-i", "-d", "--quiet", "--no-absolute-filenames")
+	command.Dir, command.Stdin = folder, bytes.NewReader(initrd)
+	out, err := command.CombinedOutput()
+	must.NoError(t, err, must.Sprint(string(out)))
+	found := map[string]string{}
+	must.NoError(t, filepath.WalkDir(folder, func(name string, entry os.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
 		}
-		written[uruncPrefix+key] = value
+		short := strings.TrimPrefix(name, folder)
+		if leads, err := os.Readlink(name); err == nil {
+			found[short] = "-> " + leads
+			return nil
+		}
+		content, err := os.ReadFile(name)
+		found[short] = string(content)
+		return err
+	}))
+	return found
+}
+
+func packSite(t *testing.T) site {
+	s := newSite(t, Options{MaxFileMiB: 1})
+	must.NoError(t, os.MkdirAll(filepath.Join(s.root, "task/local/conf/sub"), 0o755))
+	s.put("task/local/conf/app.json", []byte("{}"), 0o644)
+	s.put("task/local/conf/sub/key", []byte("secret"), 0o600)
+	must.NoError(t, os.Symlink("app.json", filepath.Join(s.root, "task/local/conf/link")))
+	s.put("alloc/data", []byte("rows"), 0o644)
+	return s
+}
+
+// pack packs mounts into an image's initrd and returns it.
+func (s site) pack(base []byte, family guest.Family, mounts ...Mount) ([]byte, error) {
+	s.Helper()
+	image := &Image{Family: family, Source: "test"}
+	if base != nil {
+		s.put("base", base, 0o644)
+		file, err := os.Open(filepath.Join(s.root, "base"))
+		must.NoError(s, err)
+		image.Initrd = file
 	}
-	config := v1.ConfigFile{OS: "linux", Architecture: "arm64", Config: v1.Config{Env: []string{"PATH=/bin", "A=1"}}}
-	layers := []mutate.Addendum{layerOf(t, files...)}
-	switch where {
-	case "labels":
-		config.Config.Labels = written
-	case "file":
-		text, err := json.Marshal(written)
+	defer image.Close()
+	if err := s.store.Pack(s.request, image, mounts); err != nil {
+		return nil, err
+	}
+	return content(s.T, image.Initrd), nil
+}
+
+func TestPack(t *testing.T) {
+	s := packSite(t)
+	old := t.TempDir()
+	must.NoError(t, os.MkdirAll(filepath.Join(old, "etc/conf"), 0o755))
+	for name, content := range map[string]string{"etc/conf/old": "old", "etc/keep": "kept", "data": "hidden"} {
+		must.NoError(t, os.WriteFile(filepath.Join(old, name), []byte(content), 0o644))
+	}
+	must.NoError(t, os.Symlink("keep", filepath.Join(old, "etc/also")))
+
+	conf, data := Mount{Source: "local/conf", Target: "/etc/conf"}, Mount{Source: "alloc/data", Target: "/data"}
+	added := map[string]string{
+		"/etc/conf/app.json": "{}", "/etc/conf/sub/key": "secret", "/etc/conf/link": "-> app.json", "/data": "rows",
+	}
+	packed, err := s.pack(nil, guest.Unikraft, conf, data)
+	must.NoError(t, err)
+	must.Eq(t, added, unpackedBy(t, packed))
+
+	base := cpioOf(t, old)
+	for _, base := range [][]byte{base, gzipped(base)} {
+		packed, err = s.pack(base, guest.Unikraft, conf, data)
 		must.NoError(t, err)
-		layers = append(layers, layerOf(t, file{name: "urunc.json", content: text}))
+		merged := map[string]string{"/etc/keep": "kept", "/etc/also": "-> keep"}
+		for name, content := range added {
+			merged[name] = content
+		}
+		must.Eq(t, merged, unpackedBy(t, packed))
 	}
-	image := imageWith(t, config, layers...)
-	if where == "annotations" {
-		image = mutate.Annotations(image, written).(v1.Image)
+
+	packed, err = s.pack(base, guest.Linux, conf)
+	must.NoError(t, err)
+	must.True(t, bytes.HasPrefix(packed, base), must.Sprint("Linux unpacks one archive after the other"))
+	must.Zero(t, len(packed)%4)
+
+	packed, err = s.pack(nil, guest.Unikraft, Mount{Root: filepath.Join(s.root, "alloc"), Source: ".", Target: "/"})
+	must.NoError(t, err)
+	must.Eq(t, map[string]string{"/data": "rows"}, unpackedBy(t, packed))
+
+	image := &Image{}
+	must.NoError(t, s.store.Pack(s.request, image, nil))
+	must.Nil(t, image.Initrd)
+}
+
+func TestPack_Refused(t *testing.T) {
+	s := packSite(t)
+	must.NoError(t, syscall.Mkfifo(filepath.Join(s.root, "task/local/conf/sub/fifo"), 0o644))
+	must.NoError(t, os.Symlink("/etc", filepath.Join(s.root, "task/local/out")))
+	s.put("task/local/large", make([]byte, 2*mib), 0o644)
+	file := Mount{Source: "alloc/data", Target: "/data"}
+	for want, mounts := range map[string][]Mount{
+		"named pipe":                {{Source: "local/conf", Target: "/c"}},
+		"no such file":              {{Source: "local/none", Target: "/c"}},
+		"leads outside":             {{Source: "local/out", Target: "/c"}},
+		"image_paths":               {{Source: "/etc", Target: "/c"}},
+		`mount target "c"`:          {{Source: "alloc/data", Target: "c"}},
+		`mount target "/../c"`:      {{Source: "alloc/data", Target: "/../c"}},
+		"the same place":            {file, {Source: "local/large", Target: "//data/"}},
+		"which is no folder":        {file, {Source: "local/conf/app.json", Target: "/data/x"}},
+		"larger than the 1 MiB":     {{Source: "local/large", Target: "/l"}},
+		`mount source "local/none"`: {{Source: "local/none", Target: "/c"}},
+	} {
+		_, err := s.pack(nil, guest.Unikraft, mounts...)
+		must.ErrorContains(t, err, want)
 	}
-	return image
+	for _, bad := range [][]byte{
+		[]byte("noise, and no archive at all"),
+		[]byte("070701" + strings.Repeat("0", 46) + "-0000001" + strings.Repeat("0", 50) + "x"),
+	} {
+		_, err := s.pack(bad, guest.Unikraft, file)
+		must.ErrorContains(t, err, "the image's own initrd")
+	}
+	s.nothingLeft()
+}
+
+// Whatever the image's own initrd is, packing into it ends, and what it
+// writes can be read again.
+func FuzzPack(f *testing.F) {
+	f.Add([]byte("070701"))
+	f.Add([]byte("070701" + strings.Repeat("0", 46) + "-0000001" + strings.Repeat("0", 50) + "x"))
+	var seed bytes.Buffer
+	p := &packer{to: &seed, archive: cpio.NewWriter(&seed), folders: map[string]bool{}}
+	must.NoError(f, p.folder("etc", 0o755))
+	must.NoError(f, p.writeLink(&cpio.Header{Name: "etc/l", Mode: cpio.TypeSymlink, Linkname: "x", Links: 1}))
+	must.NoError(f, p.archive.Close())
+	f.Add(seed.Bytes())
+	f.Fuzz(func(t *testing.T, base []byte) {
+		var out bytes.Buffer
+		p := &packer{to: &boundedWriter{&out, mib, io.ErrShortWrite}, folders: map[string]bool{}}
+		if p.pack(Request{}, bytes.NewReader(base), guest.Unikraft, nil) != nil {
+			return
+		}
+		again := cpio.NewReader(&out)
+		for {
+			if _, err := again.Next(); err != nil {
+				must.ErrorIs(t, err, io.EOF)
+				return
+			}
+		}
+	})
 }

@@ -189,7 +189,7 @@ func (p *pull) describedInside(ctx context.Context, manifest v1.Manifest, config
 		text, err = io.ReadAll(io.LimitReader(content, mostDocument))
 		return err
 	}, func(string) { text = nil })
-	if err := p.search(ctx, find, manifest.Layers, func(r io.Reader) io.Reader { return r }); err != nil {
+	if err := p.search(ctx, find, worthLooking(manifest.Layers), func(r io.Reader) io.Reader { return r }); err != nil {
 		return contents{}, err
 	}
 	if len(find.missing()) > 0 {
@@ -201,6 +201,22 @@ func (p *pull) describedInside(ctx context.Context, manifest v1.Manifest, config
 	}
 	manifest.Annotations = keys
 	return readPackage(manifest, config, p.want)
+}
+
+// mostLooked is how much of an image is fetched to learn what it is. urunc's
+// tools add their file last, in a layer of its own; without a bound a large
+// container image that was named by mistake would be fetched whole.
+const mostLooked = 64 * mib
+
+// worthLooking are the upper layers, as far as mostLooked goes.
+func worthLooking(layers []v1.Descriptor) []v1.Descriptor {
+	var size int64
+	for i := len(layers) - 1; i >= 0; i-- {
+		if size += layers[i].Size; size > mostLooked || layers[i].Size < 0 {
+			return layers[i+1:]
+		}
+	}
+	return layers
 }
 
 // size adds up what is to be fetched, and refuses what the cache cannot hold.

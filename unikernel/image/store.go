@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/guest"
@@ -36,7 +37,7 @@ type Options struct {
 }
 
 const (
-	defaultMaxSizeMiB = 2048
+	defaultMaxSizeMiB = cache.DefaultMaxMiB
 	defaultMaxFileMiB = 512
 	mib               = 1 << 20
 )
@@ -75,6 +76,13 @@ func NewStore(options Options) (*Store, error) {
 	}
 	if !filepath.IsAbs(options.CacheDir) {
 		return nil, fmt.Errorf("cache dir %q: must be an absolute path", options.CacheDir)
+	}
+	for _, mirrors := range options.Mirrors {
+		for _, host := range mirrors {
+			if _, err := name.NewRegistry(host, name.StrictValidation); err != nil || !strings.ContainsAny(host, ".:") {
+				return nil, fmt.Errorf("mirror %q: write a host with its domain or port, such as mirror.example:5000", host)
+			}
+		}
 	}
 	if options.MaxSizeMiB == 0 {
 		options.MaxSizeMiB = defaultMaxSizeMiB

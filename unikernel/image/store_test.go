@@ -291,7 +291,7 @@ func TestLacks(t *testing.T) {
 }
 
 func TestNewStore_Refused(t *testing.T) {
-	for _, options := range []Options{{MaxSizeMiB: -1}, {MaxFileMiB: -1}, {CacheDir: "relative"}} {
+	for _, options := range []Options{{MaxSizeMiB: -1}, {MaxFileMiB: -1}, {CacheDir: "relative"}, {Mirrors: map[string][]string{"docker.io": {"mirror"}}}} {
 		_, err := NewStore(options)
 		must.Error(t, err)
 	}
