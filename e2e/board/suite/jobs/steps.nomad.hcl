@@ -1,5 +1,10 @@
 # The steps unikernel as the board's tests run it.
 
+variable "type" {
+  type    = string
+  default = "service"
+}
+
 variable "mode" {
   type    = string
   default = "host"
@@ -31,6 +36,8 @@ variable "accelerator" {
 }
 
 job "steps" {
+  type = var.type
+
   group "steps" {
     network {
       mode = var.mode
@@ -47,6 +54,9 @@ job "steps" {
     reschedule {
       attempts  = 0
       unlimited = false
+    }
+    disconnect {
+      lost_after = "10m" # a busy machine emulates this one slowly
     }
 
     service {
