@@ -55,7 +55,7 @@ var pluginSpec = hclspec.NewObject(map[string]*hclspec.Spec{
 	"image_paths":     list("image_paths"),
 	"user":            text("user", "nobody"),
 	"emulation":       flag("emulation", true),
-	"memory_overhead": text("memory_overhead", "24MiB"),
+	"memory_overhead": text("memory_overhead", "32MiB"),
 	"args_allowlist":  list("args_allowlist"),
 	"qemu": hclspec.NewBlock("qemu", false, hclspec.NewObject(map[string]*hclspec.Spec{
 		"arm64":  text("arm64", ""),

@@ -4,45 +4,39 @@
 package driver
 
 import (
-	"errors"
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
 
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/guest"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/machine"
 )
 
-// optionalEnv are Nomad's own variables, by prefix, in the order in which they
-// are left out where a guest's command line has no room for all. The job's own
-// are never left out.
-var optionalEnv = []string{
-	"NOMAD_META_", "NOMAD_PARENT_", "NOMAD_CPU_", "NOMAD_MEMORY_", "NOMAD_JOB_", "NOMAD_GROUP_",
-	"NOMAD_DC", "NOMAD_REGION", "NOMAD_NAMESPACE", "NOMAD_SHORT_", "NOMAD_ALLOC_", "NOMAD_TASK_",
-	"NOMAD_SECRETS_", "NOMAD_HOST_", "NOMAD_ADDR_", "NOMAD_IP_", "NOMAD_",
+// offered are the prefixes of Nomad's own variables, most wanted first. Stock
+// Unikraft images take eight variables in all, so a guest gets those that fit.
+var offered = []string{
+	"NOMAD_PORT_", "NOMAD_ADDR_", "NOMAD_HOST_PORT_", "NOMAD_ALLOC_ID", "NOMAD_ALLOC_INDEX", "NOMAD_TASK_NAME",
+	"NOMAD_META_", "NOMAD_",
 }
 
 // commandLine tells the guest what it is to know.
 func (l *launch) commandLine() (string, error) {
+	own, nomads := l.env()
 	boot := guest.Boot{
 		Name:       l.task.Name,
 		Args:       l.args(),
 		KernelArgs: l.wish.KernelArgs,
-		Env:        l.env(),
+		Env:        own,
+		Offer:      offer(nomads),
+		Kernel:     machine.KernelPath,
 		Features:   l.image.Features,
 		Initrd:     l.image.Initrd != nil,
 	}
 	if l.nic != nil {
 		boot.Net = &l.nic.Net
 	}
-	line, err := l.guest.CommandLine(boot)
-	for _, prefix := range optionalEnv {
-		if !errors.Is(err, guest.ErrNoRoom) {
-			break
-		}
-		maps.DeleteFunc(boot.Env, func(key, _ string) bool { return strings.HasPrefix(key, prefix) })
-		line, err = l.guest.CommandLine(boot)
-	}
-	return line, err
+	return l.guest.CommandLine(boot)
 }
 
 // args: the job's win over the image's.
@@ -53,12 +47,34 @@ func (l *launch) args() []string {
 	return slices.Clone(l.image.Args)
 }
 
-// env is the image's environment under the task's.
-func (l *launch) env() map[string]string {
-	env := maps.Clone(l.image.Env)
-	if env == nil {
-		env = make(map[string]string)
+// env is the environment: the image's under the job's, and apart from them
+// what Nomad adds by itself.
+func (l *launch) env() (own, nomads map[string]string) {
+	own, nomads = maps.Clone(l.image.Env), make(map[string]string)
+	if own == nil {
+		own = make(map[string]string)
 	}
-	maps.Copy(env, l.task.Env)
-	return env
+	for key, value := range l.task.Env {
+		if strings.HasPrefix(key, "NOMAD_") {
+			nomads[key] = value
+		} else {
+			own[key] = value
+		}
+	}
+	return own, nomads
+}
+
+// offer sorts Nomad's variables, most wanted first.
+func offer(env map[string]string) []string {
+	keys := slices.SortedFunc(maps.Keys(env), func(a, b string) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a, b))
+	})
+	for i, key := range keys {
+		keys[i] = key + "=" + env[key]
+	}
+	return keys
+}
+
+func rank(key string) int {
+	return slices.IndexFunc(offered, func(prefix string) bool { return strings.HasPrefix(key, prefix) })
 }

@@ -84,7 +84,6 @@ func attributes(node probe.Result, s *settings) map[string]*structs.Attribute {
 		prefix + ".guests":              structs.NewStringAttribute(families()),
 		prefix + ".kvm":                 structs.NewBoolAttribute(node.KVM),
 		prefix + ".memory_overhead_mib": structs.NewIntAttribute(s.overheadMiB, ""),
-		prefix + ".tcg_overhead_mib":    structs.NewIntAttribute(s.overheadMiB+tcgOverheadMiB, ""),
 	}
 	if !node.KVM {
 		attrs[prefix+".kvm.reason"] = structs.NewStringAttribute(node.KVMReason)

@@ -17,7 +17,7 @@ const maxThreads = 64
 func cgroupSpec(task *drivers.TaskConfig) cgroup.Spec {
 	resources := task.Resources
 	spec := cgroup.Spec{
-		Name: machineID(task.ID),
+		Name: task.AllocID + "." + task.Name, // as the client names its own
 		Limits: cgroup.Limits{
 			MemoryMiB:    resources.NomadResources.Memory.MemoryMB,
 			MemoryMaxMiB: resources.NomadResources.Memory.MemoryMaxMB,

@@ -184,24 +184,15 @@ func (l *launch) demands(kind image.DeviceKind) int {
 	return count
 }
 
-// tcgOverheadMiB is what QEMU needs beyond memory_overhead when it emulates:
-// translated code and its bookkeeping. Measured (docs/guests.md): with 24 MiB
-// a guest that writes all its memory stalls, with 32 it works; a web server
-// under load took 31.
-const tcgOverheadMiB = 16
-
 // chooseMemory gives the guest what QEMU's own share leaves of the task's memory.
 func (l *launch) chooseMemory() error {
 	reserved := l.task.Resources.NomadResources.Memory.MemoryMB // MiB, whatever its name says
 	overhead := l.settings.overheadMiB
-	if l.accel == machine.TCG {
-		overhead += tcgOverheadMiB
-	}
 	l.ramMiB = reserved - overhead
 	devices := l.guest.Devices()
 	if least := max(devices.MinMemoryMiB, 1); l.ramMiB < least {
-		return fmt.Errorf("resources.memory = %d: QEMU itself takes %d MiB of it under %s (memory_overhead), and a %s guest on %s needs at least %d MiB: set memory to %d or more",
-			reserved, overhead, l.accel, l.image.Family, l.image.Arch, least, least+overhead)
+		return fmt.Errorf("resources.memory = %d: QEMU itself takes %d MiB of it (memory_overhead), and a %s guest on %s needs at least %d MiB: set memory to %d or more",
+			reserved, overhead, l.image.Family, l.image.Arch, least, least+overhead)
 	}
 	if most := devices.MaxMemoryMiB; most > 0 && l.ramMiB > most {
 		l.ramMiB = most

@@ -13,6 +13,10 @@ import (
 // firstFD is the number that the first of exec.Cmd's ExtraFiles has in the child.
 const firstFD = 3
 
+// KernelPath is the path by which QEMU is given the kernel: it is the first
+// file that QEMU inherits. Multiboot guests see it.
+const KernelPath = "/proc/self/fd/3"
+
 // tcgBufferMiB bounds TCG's cache of translated code. QEMU's own default is a
 // quarter of the host's memory at most, which would be charged to the task.
 // Unikernels are small: 32 MiB held every one that was tried.
@@ -87,7 +91,8 @@ func (c Config) boardArgs() []string {
 	}
 }
 
-// bootArgs: -append is taken as it is, without escaping.
+// bootArgs come first of those that inherit files: see KernelPath. -append is
+// taken as it is, without escaping.
 func (c Config) bootArgs(inherit *files) []string {
 	args := []string{"-kernel", inherit.path(c.Kernel)}
 	if c.Initrd != nil {
