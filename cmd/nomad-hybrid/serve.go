@@ -134,14 +134,11 @@ func (c *serveCommand) gate(log hclog.Logger) (*gate.Gate, error) {
 	}
 	if c.cluster {
 		o.Cluster = func(token string) (classifier.Cluster, error) {
-			options := c.nomad
-			if token != "" {
-				options.token = token
-			}
-			client, err := options.client()
+			client, err := c.nomad.client()
 			if err != nil {
 				return nil, err
 			}
+			client.SetSecretID(token) // never the gate's own
 			return cluster.New(client), nil
 		}
 	}
