@@ -105,7 +105,7 @@ func editConfigJSON(task *hujson.Value, changes []ConfigChange) error {
 		}
 		config := member(task, "Config")
 		if config == nil || !remove(config, c.Key) {
-			return fmt.Errorf("Config.%s is not there: %w", c.Key, ErrNotEditable)
+			return fmt.Errorf("key %s of Config is not there: %w", c.Key, ErrNotEditable)
 		}
 	}
 	return nil
@@ -116,11 +116,11 @@ func unwrapJSON(task *hujson.Value, name string) error {
 	config := member(task, "Config")
 	inner := exactMember(config, name)
 	if inner == nil {
-		return fmt.Errorf("Config has no %q: %w", name, ErrNotEditable)
+		return fmt.Errorf("the Config has no %q: %w", name, ErrNotEditable)
 	}
 	if list, ok := inner.Value.(*hujson.Array); ok {
 		if len(list.Elements) != 1 {
-			return fmt.Errorf("Config.%s has %d elements, not one: %w", name, len(list.Elements), ErrNotEditable)
+			return fmt.Errorf("key %s of Config has %d elements, not one: %w", name, len(list.Elements), ErrNotEditable)
 		}
 		inner = &list.Elements[0]
 	}

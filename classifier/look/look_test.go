@@ -11,6 +11,7 @@ import (
 	"log"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -65,12 +66,12 @@ func rootFS(t *testing.T, img v1.Image) v1.RootFS {
 	return c.RootFS
 }
 
-// self is this test's own program: a static or dynamic Go binary.
-func self(t *testing.T) string {
+// goProgram is a small Go binary that every Go installation has.
+func goProgram(t *testing.T) string {
 	t.Helper()
-	exe, err := os.Executable()
+	root, err := exec.Command("go", "env", "GOROOT").Output()
 	must.NoError(t, err)
-	content, err := os.ReadFile(exe)
+	content, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(root)), "bin", "gofmt"))
 	must.NoError(t, err)
 	return string(content)
 }
@@ -103,7 +104,7 @@ func TestContainer(t *testing.T) {
 		check  func(*testing.T, *classifier.ContainerImage)
 	}{
 		{"a Go binary", v1.Config{Entrypoint: []string{"/app"}, User: "1000", ExposedPorts: map[string]struct{}{"80/tcp": {}}},
-			[]file{{"/app", self(t)}}, func(t *testing.T, c *classifier.ContainerImage) {
+			[]file{{"/app", goProgram(t)}}, func(t *testing.T, c *classifier.ContainerImage) {
 				must.Eq(t, "go", c.Runtime)
 				must.Eq(t, "1000", c.User)
 				must.Eq(t, []string{"80/tcp"}, c.Ports)
@@ -122,7 +123,7 @@ func TestContainer(t *testing.T) {
 				must.SliceContains(t, c.Forks, "fork")
 			}},
 		{"a script that starts its arguments", v1.Config{Entrypoint: []string{"/docker-entrypoint.sh"}, Cmd: []string{"/srv"}},
-			[]file{{"/docker-entrypoint.sh", "#!/bin/sh\nexec \"$@\"\n"}, {"/srv", self(t)}},
+			[]file{{"/docker-entrypoint.sh", "#!/bin/sh\nexec \"$@\"\n"}, {"/srv", goProgram(t)}},
 			func(t *testing.T, c *classifier.ContainerImage) { must.Eq(t, "go", c.Runtime) }},
 		{"a script alone", v1.Config{Entrypoint: []string{"/run.sh"}},
 			[]file{{"/run.sh", "#!/usr/bin/env bash\n"}},
@@ -153,7 +154,7 @@ func TestSources(t *testing.T) {
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	defer server.Close()
 	host := strings.TrimPrefix(server.URL, "http://")
-	img := pack(t, v1.Config{Entrypoint: []string{"/app"}}, file{"/app", self(t)})
+	img := pack(t, v1.Config{Entrypoint: []string{"/app"}}, file{"/app", goProgram(t)})
 
 	refs := []string{archive(t, img)}
 	for _, tag := range []string{"a:1", "a:2", "b/c:1"} {
@@ -220,7 +221,7 @@ func TestUnikernelIndex(t *testing.T) {
 
 // TestDocker asks a daemon for its archive.
 func TestDocker(t *testing.T) {
-	img := pack(t, v1.Config{Entrypoint: []string{"/app"}}, file{"/app", self(t)})
+	img := pack(t, v1.Config{Entrypoint: []string{"/app"}}, file{"/app", goProgram(t)})
 	socket := fakeDocker(t, "steps:local", archive(t, img))
 	l := &Looker{DockerSocket: socket}
 	facts, err := l.Container(context.Background(), "steps:local")
