@@ -104,8 +104,16 @@ func TestLayout_Tar(t *testing.T) {
 // A layout that lies, or whose files lead elsewhere, is refused.
 func TestLayout_Bad(t *testing.T) {
 	for name, damage := range map[string]func(blob string) error{
-		"blob changed": func(blob string) error { return os.WriteFile(blob, []byte("x"), 0o644) },
-		"blob missing": os.Remove,
+		"blob changed in place": func(blob string) error {
+			content, err := os.ReadFile(blob)
+			if err != nil {
+				return err
+			}
+			content[1000] ^= 1 // behind the kernel, in what pads it
+			return os.WriteFile(blob, content, 0o644)
+		},
+		"blob replaced": func(blob string) error { return os.WriteFile(blob, []byte("x"), 0o644) },
+		"blob missing":  os.Remove,
 		"blob leads out": func(blob string) error {
 			if err := os.Rename(blob, filepath.Join(filepath.Dir(blob), "../../../moved")); err != nil {
 				return err

@@ -27,7 +27,8 @@ const (
 	libinfoConfig      = 0x0009 // UKCONFIG, the build's .config
 	libinfoConfigGzip  = 0x000a // UKCONFIGGZ
 
-	mostLibinfo = 1 << 20 // more than any .config
+	mostLibinfo    = 1 << 20 // more than any .config
+	longestRelease = 128     // of a record that names one
 )
 
 // libinfoStarts are the bytes that a global header ends and its first record
@@ -62,9 +63,14 @@ func (w window) libinfoAt(at int) (evidence, bool) {
 	if length < libinfoHeader+libinfoRecord || length > mostLibinfo {
 		return evidence{}, false
 	}
-	// Cheap check first: most places that look like a start are not.
+	// Most places that look like a start are not: see whether a release
+	// follows before all of it is read.
 	first := w.data[at+libinfoHeader:]
-	if len(first) < libinfoRecord || int64(binary.LittleEndian.Uint32(first[2:])) > length {
+	if len(first) < libinfoRecord {
+		return evidence{}, false
+	}
+	end := int64(binary.LittleEndian.Uint32(first[2:]))
+	if end <= libinfoRecord || end > min(longestRelease, length, int64(len(first))) || readRelease(first[libinfoRecord:end]) == "" {
 		return evidence{}, false
 	}
 	data := make([]byte, length)
@@ -90,11 +96,9 @@ func parseLibinfo(records []byte) (evidence, bool) {
 		records = records[length:]
 		switch kind {
 		case libinfoRelease, libinfoFullRelease:
-			m := libinfoVersion.FindSubmatch(bytes.TrimSuffix(data, []byte{0}))
-			if m == nil {
+			if found.release = readRelease(data); found.release == "" {
 				return evidence{}, false
 			}
-			found.release = string(m[1])
 		case libinfoConfig:
 			found.features = parseConfig(bytes.NewReader(data))
 		case libinfoConfigGzip:
@@ -104,6 +108,15 @@ func parseLibinfo(records []byte) (evidence, bool) {
 		}
 	}
 	return found, found.release != ""
+}
+
+// readRelease reads the text of a release record; empty if it is none.
+func readRelease(data []byte) string {
+	m := libinfoVersion.FindSubmatch(bytes.TrimSuffix(data, []byte{0}))
+	if m == nil {
+		return ""
+	}
+	return string(m[1])
 }
 
 // parseConfig reads the options that are set from a build's .config. nil if

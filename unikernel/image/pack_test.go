@@ -145,12 +145,12 @@ func TestPack_Refused(t *testing.T) {
 		_, err := s.pack(nil, guest.Unikraft, mounts...)
 		must.ErrorContains(t, err, want)
 	}
-	for _, bad := range [][]byte{
-		[]byte("noise, and no archive at all"),
-		[]byte("070701" + strings.Repeat("0", 46) + "-0000001" + strings.Repeat("0", 50) + "x"),
+	for want, bad := range map[string]string{
+		"no cpio archive in the newc format": "noise, and no archive at all" + strings.Repeat(".", 100),
+		"negative size":                      "070701" + strings.Repeat("0", 48) + "-0000001" + strings.Repeat("0", 32) + "00000002" + "00000000" + "x\x00",
 	} {
-		_, err := s.pack(bad, guest.Unikraft, file)
-		must.ErrorContains(t, err, "the image's own initrd")
+		_, err := s.pack([]byte(bad), guest.Unikraft, file)
+		must.ErrorContains(t, err, want)
 	}
 	s.nothingLeft()
 }

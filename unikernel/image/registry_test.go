@@ -354,6 +354,14 @@ func TestRegistry_Cache(t *testing.T) {
 	kept, err = filepath.Glob(filepath.Join(s.root, "cache/images/*/kernel"))
 	must.NoError(t, err)
 	must.Len(t, 2, kept)
+
+	// What unpacks to more than it was when packed counts when it is there.
+	s.request.Image = h.push("packed:1", kraftkit(t, "qemu", "arm64", gzipped(arm64Image(make([]byte, 5*mib/2)...)), nil))
+	s.open(s.request)
+	kept, err = filepath.Glob(filepath.Join(s.root, "cache/images/*/kernel"))
+	must.NoError(t, err)
+	must.Len(t, 2, kept)
+
 	h.all.Store(0)
 	s.request.Image = h.host + "/app:1"
 	s.open(s.request)
