@@ -24,7 +24,7 @@ type Machine map[string]bool
 
 // marks are the names by which things of a run are known, wherever they lie.
 // Others may use the machine at the same time: what bears none of these is theirs.
-var marks = []string{"nomad", "ndu-", "unikernel", "docker", "containerd"}
+var marks = []string{"nomad", "unikernel", "docker", "containerd"}
 
 // LookAtMachine lists the processes and mounts that use the folders of a run,
 // and network interfaces, namespaces, cgroups and files that bear its marks.
@@ -36,7 +36,7 @@ func LookAtMachine(folders ...string) (Machine, error) {
 		found.addMounts(folders),
 		found.addTree("cgroup", "/sys/fs/cgroup", 4),
 		found.addTree("file", "/run", 2),
-		found.addTree("file", os.TempDir(), 1),
+		found.addTemp(),
 	)
 	return found, err
 }
@@ -135,6 +135,15 @@ func (m Machine) addTree(kind, root string, depth int) error {
 		}
 		return nil
 	})
+}
+
+// addTemp lists the harness's own temporary folders.
+func (m Machine) addTemp() error {
+	own, err := filepath.Glob(filepath.Join(os.TempDir(), "ndu-*"))
+	for _, path := range own {
+		m.add("file", path)
+	}
+	return err
 }
 
 func marked(name string) bool {

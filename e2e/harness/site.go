@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,6 +24,8 @@ type Site struct {
 	Agent  *Agent
 	Before Machine // what was there before
 	State  string  // file that keeps this, until the site is closed
+
+	lock *os.File // held while this process has the site open
 }
 
 // OpenSite starts a site whose files lie under build/name. Progress is told as
@@ -35,10 +38,14 @@ func OpenSite(ctx context.Context, name string, progress func(string)) (*Site, e
 	if os.Geteuid() != 0 {
 		return nil, errors.New("a Nomad client, Docker and the driver need root: run this as root")
 	}
-	if err := CloseLeftover(layout, name); err != nil {
+	lock, err := lockSite(layout, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := closeLeftover(layout, name); err != nil {
 		return nil, fmt.Errorf("cleaning up after an earlier run: %w", err)
 	}
-	s := &Site{Layout: layout, State: stateFile(layout, name)}
+	s := &Site{Layout: layout, State: stateFile(layout, name), lock: lock}
 	if s.Before, err = s.LookAtMachine(); err != nil {
 		return nil, err
 	}
@@ -103,7 +110,13 @@ func (s *Site) Close() error {
 	settle, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 	defer cancel()
 	errs = append(errs, s.AwaitNothingNew(settle, s.Before))
-	return errors.Join(append(errs, os.Remove(s.State))...)
+	if err := os.Remove(s.State); !errors.Is(err, fs.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // Rendered is a job as nomad-hybrid writes it.
@@ -125,7 +138,7 @@ func (s *Site) Render(ctx context.Context, path string, vars map[string]string) 
 	var out, report bytes.Buffer
 	cmd := exec.CommandContext(ctx, program, append(args, path)...)
 	cmd.Stdout, cmd.Stderr = &out, &report
-	cmd.Env = append(os.Environ(), "NOMAD_ADDR="+s.Agent.Address)
+	cmd.Env = append(os.Environ(), "NOMAD_ADDR="+s.Agent.Address, "DOCKER_HOST="+s.Docker.Host)
 	if err := cmd.Run(); err != nil {
 		return nil, fmt.Errorf("nomad-hybrid render %s: %w\n%s", path, err, &report)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/docker/docker/client"
 	"github.com/hashicorp/nomad/api"
+	"golang.org/x/sys/unix"
 )
 
 // stateFile keeps an open site, so that another run can close it: one that was
@@ -32,9 +33,34 @@ func (s *Site) save() error {
 	return os.WriteFile(s.State, data, 0o644)
 }
 
+// lockSite keeps other runs from using the site of that name, until the file
+// is closed or this process ends.
+func lockSite(layout Layout, name string) (*os.File, error) {
+	path := layout.Build(name, "lock")
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	lock, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("another run holds %s, wait for its end: %w", path, err), lock.Close())
+	}
+	return lock, nil
+}
+
 // CloseLeftover closes the site of that name that an earlier run left open, if
 // there is one.
 func CloseLeftover(layout Layout, name string) error {
+	lock, err := lockSite(layout, name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(closeLeftover(layout, name), lock.Close())
+}
+
+func closeLeftover(layout Layout, name string) error {
 	file := stateFile(layout, name)
 	data, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
