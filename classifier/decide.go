@@ -44,8 +44,7 @@ const (
 // author's that cannot be met.
 func (s *subject) decide() error {
 	if !s.considered() {
-		s.untouched()
-		return nil
+		return s.untouched()
 	}
 	s.collect()
 	if s.before == Unikernel && s.task.Driver == driverUnikernel && s.runtime() != sideContainer {
@@ -78,8 +77,9 @@ func (s *subject) decide() error {
 	return nil
 }
 
-// untouched leaves a task as it is written.
-func (s *subject) untouched() {
+// untouched leaves a task as it is written. That is an error where the task
+// itself asks for a runtime; a group's or job's hint may mean its other tasks.
+func (s *subject) untouched() error {
 	s.rule = RuleUntouched
 	switch s.task.Driver {
 	case driverDocker:
@@ -91,7 +91,12 @@ func (s *subject) untouched() {
 	default:
 		s.decision = AsWritten
 		s.because("driver %q: nomad-hybrid decides about docker, unikernel and hybrid", s.task.Driver)
+		if h := s.hints[HintRuntime]; h.Level == "task" && h.Value != "auto" {
+			return s.errorf("meta %s = %q: driver %q cannot be translated; name docker, unikernel or hybrid, or remove the hint",
+				HintRuntime, h.Value, s.task.Driver)
+		}
 	}
+	return nil
 }
 
 // keep leaves a task that an earlier run rewrote: what it was before is no

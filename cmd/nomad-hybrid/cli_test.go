@@ -232,7 +232,9 @@ func TestRunFaults(t *testing.T) {
 // the rewritten one.
 func TestSubmission(t *testing.T) {
 	var got struct {
-		Job        struct{ TaskGroups []struct{ Tasks []struct{ Driver string } } }
+		Job struct {
+			TaskGroups []struct{ Tasks []struct{ Driver string } }
+		}
 		Submission struct {
 			Source, Format string
 			VariableFlags  map[string]string
