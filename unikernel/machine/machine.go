@@ -215,7 +215,7 @@ func (m *Machine) connect(ctx context.Context) error {
 
 // letGo hangs up on a QEMU that is about to be ended.
 func (m *Machine) letGo() {
-	m.qmp().Close()
+	_ = m.qmp().Close()
 	m.console.close()
 }
 

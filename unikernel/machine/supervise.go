@@ -110,7 +110,7 @@ func (m *Machine) reconnect() {
 // conclude ends QEMU, reads the rest of its console, and judges.
 func (m *Machine) conclude() {
 	m.endQEMU(context.Background())
-	m.qmp().Close()
+	_ = m.qmp().Close()
 	<-m.console.done // ends with QEMU, whose last bytes are read before
 	m.process.release()
 

@@ -210,7 +210,7 @@ func (c *Client) handle(m message) error {
 	case m.Event.Event != "":
 		c.onEvent(m.Event)
 	case m.ID == nil:
-		return fmt.Errorf("QEMU sent a reply to nothing: %+v", m.Error)
+		return errors.New("QEMU sent a reply that no command asked for")
 	case *m.ID == handshake:
 		return c.accepted(m)
 	default:
