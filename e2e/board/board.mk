@@ -36,8 +36,10 @@ board-files: board-deps steps $(BOARD_BOOT) $(NOMAD)-arm64
 	@go build -o $(BIN)/board ./e2e/board
 	@GOOS=linux GOARCH=arm64 $(GO_BUILD) -o $(BOARD_HOST)/plugins/nomad-driver-unikernel .
 	@GOOS=linux GOARCH=arm64 $(GO_BUILD) -o $(BOARD_HOST)/nomad-hybrid ./cmd/nomad-hybrid
+	@$(MAKE) -C examples/hybrid/vision OUT=$(abspath $(BOARD_HOST)/vision) ARCH=arm64
 	@cp -u $(NOMAD)-arm64 $(BOARD_HOST)/nomad
 	@cp -u $(BUILD)/steps/steps-arm64 $(BUILD)/steps/steps.cpio examples/steps/data/steps.csv $(BOARD_HOST)/images/
+	@cp -u examples/hybrid/hybrid.nomad.hcl $(BOARD_HOST)/
 
 .PHONY: board-suite
 board-suite:

@@ -52,8 +52,11 @@ client {
   cni_path          = "/usr/lib/cni"
   options = {
     "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean,consul,vault"
-    "driver.allowlist"     = "unikernel"
+    "driver.allowlist"     = "docker,unikernel"
   }
+}
+telemetry {
+  publish_allocation_metrics = true # or there are no figures of tasks
 }
 disable_update_check = true
 plugin_dir           = "/host/plugins"
@@ -61,6 +64,13 @@ plugin "nomad-driver-unikernel" {
   config {
     image_paths = ["/host/images"]
     %s
+  }
+}
+plugin "docker" {
+  config {
+    gc {
+      image = false # built here, to be pulled from nowhere
+    }
   }
 }
 `
@@ -144,7 +154,8 @@ func (a *agent) node(t *testing.T) *api.Node {
 // eventually asks again until there is no error.
 func eventually(t *testing.T, what string, ask func() error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	// Not t.Context(), which has ended when a test cleans up.
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	again := time.NewTicker(250 * time.Millisecond)
 	defer again.Stop()

@@ -28,7 +28,13 @@ var stepsJob string
 // submit registers the steps job with some of its variables set.
 func (a *agent) submit(t *testing.T, variables string) *api.JobRegisterResponse {
 	t.Helper()
-	job, err := a.Jobs().ParseHCLOpts(&api.JobsParseRequest{JobHCL: stepsJob, Variables: variables, Canonicalize: true})
+	return a.submitHCL(t, stepsJob, variables)
+}
+
+// submitHCL registers a job as people write it.
+func (a *agent) submitHCL(t *testing.T, text, variables string) *api.JobRegisterResponse {
+	t.Helper()
+	job, err := a.Jobs().ParseHCLOpts(&api.JobsParseRequest{JobHCL: text, Variables: variables, Canonicalize: true})
 	must.NoError(t, err)
 	response, _, err := a.Jobs().Register(job, nil)
 	must.NoError(t, err)
@@ -115,22 +121,31 @@ func (a *agent) stopJobs(t *testing.T) {
 	must.SliceEmpty(t, guestPIDs(t), must.Sprint("QEMU processes were left behind"))
 }
 
-// address is where service discovery finds the steps service.
+// address is where service discovery finds the one steps service.
 func (a *agent) address(t *testing.T) string {
 	t.Helper()
-	var address string
-	eventually(t, "the service is found", func() error {
-		services, _, err := a.Services().Get("steps", nil)
+	return a.addresses(t, "steps", 1)[0]
+}
+
+// addresses are where service discovery finds the instances of a service.
+func (a *agent) addresses(t *testing.T, service string, count int) []string {
+	t.Helper()
+	var addresses []string
+	eventually(t, "the service "+service+" is found", func() error {
+		services, _, err := a.Services().Get(service, nil)
 		if err != nil {
 			return err
 		}
-		if len(services) != 1 {
-			return fmt.Errorf("%d instances", len(services))
+		if len(services) != count {
+			return fmt.Errorf("%d instances, want %d", len(services), count)
 		}
-		address = fmt.Sprintf("http://%s:%d", services[0].Address, services[0].Port)
+		addresses = nil
+		for _, s := range services {
+			addresses = append(addresses, fmt.Sprintf("http://%s:%d", s.Address, s.Port))
+		}
 		return nil
 	})
-	return address
+	return addresses
 }
 
 // get asks the guest for a page until it answers.
