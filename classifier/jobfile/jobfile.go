@@ -259,7 +259,7 @@ func parseHCL(src []byte, opts Options) (job *api.Job, err error) {
 			job, err = nil, fmt.Errorf("%s: Nomad's job parser failed on this input: %v", opts.Path, r)
 		}
 	}()
-	return jobspec2.ParseWithConfig(&jobspec2.ParseConfig{
+	job, err = jobspec2.ParseWithConfig(&jobspec2.ParseConfig{
 		Path:       opts.Path,
 		BaseDir:    ".", // as `nomad job run`: file() is relative to where it is called
 		Body:       src,
@@ -270,6 +270,20 @@ func parseHCL(src []byte, opts Options) (job *api.Job, err error) {
 		Envs:       opts.Env,
 		Strict:     !opts.Lax,
 	})
+	return job, explain(err, opts.Path)
+}
+
+// explain adds the path where the parser knows no place, and what would do
+// about a variable without a value.
+func explain(err error, path string) error {
+	if err == nil {
+		return nil
+	}
+	text := strings.ReplaceAll(err.Error(), "<nil>: ", path+": ")
+	if strings.Contains(text, "Unset variable") {
+		text += "; give it with -var NAME=VALUE, -var-file FILE or NOMAD_VAR_NAME"
+	}
+	return errors.New(text)
 }
 
 // Name returns what a ref is called in messages: group and task.

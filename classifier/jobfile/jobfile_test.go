@@ -300,6 +300,8 @@ func TestParseErrors(t *testing.T) {
 	}{
 		{"broken HCL", "job \"j\" {\n  group \"g\" {\n", jobfile.Options{}, "job.hcl:"},
 		{"unknown variable", `job "j" { region = var.r }`, jobfile.Options{}, "job.hcl:1,23-25"},
+		{"variable without a value", "variable \"r\" {}\njob \"j\" { region = var.r }", jobfile.Options{}, `job.hcl: Unset variable "r"`},
+		{"what would do", "variable \"r\" {}\njob \"j\" { region = var.r }", jobfile.Options{}, "-var NAME=VALUE"},
 		{"undeclared -var", `job "j" {}`, jobfile.Options{Vars: []string{"x=1"}}, `"x"`},
 		{"no job", `locals { a = 1 }`, jobfile.Options{}, "job block is required"},
 		{"broken JSON", "{\n \"Job\": {,}}", jobfile.Options{}, "job.hcl:2,10"},

@@ -259,3 +259,16 @@ func TestSubmission(t *testing.T) {
 	must.True(t, got.EnforceIndex)
 	must.Eq(t, 7, got.JobModifyIndex)
 }
+
+// TestInspect tells what a file is, or that there is none.
+func TestInspect(t *testing.T) {
+	code, _, errOut := call(t, "", "inspect", "/nonexistent/kernel")
+	must.Eq(t, exitFailed, code)
+	must.StrContains(t, errOut, "no such file")
+	code, _, errOut = call(t, "", "inspect", "oci-layout:/nonexistent")
+	must.Eq(t, exitFailed, code)
+	must.StrContains(t, errOut, "no OCI layout")
+	must.Eq(t, 1, strings.Count(errOut, "no OCI layout"))
+	code, _, _ = call(t, "", "inspect")
+	must.Eq(t, exitUsage, code)
+}

@@ -5,9 +5,12 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/classifier"
@@ -94,19 +97,26 @@ func (c *inspectCommand) Run(args []string) int {
 // inspect looks at an image as a unikernel's first: a package of one is an
 // ordinary image too, with a platform of its own.
 func (c *inspectCommand) inspect(policy *classifier.Policy, ref string) (*inspection, error) {
+	if _, err := os.Stat(ref); filepath.IsAbs(ref) && err != nil {
+		return nil, fmt.Errorf("inspect: %w", err)
+	}
 	l := &look.Looker{}
 	out := &inspection{Image: ref}
 	uk, ukErr := l.Unikernel(c.ctx, ref)
 	if ukErr == nil && uk != nil && uk.Missing {
 		return nil, fmt.Errorf("inspect %s: neither Docker nor its registry has it", ref)
 	}
-	if uk != nil && uk.Family != "" {
+	file := filepath.IsAbs(ref) && ukErr == nil // a kernel that boots, of whatever family
+	if uk != nil && (uk.Family != "" || file) {
 		out.Unikernel = uk
 		return out, nil
 	}
 	container, err := l.Container(c.ctx, ref)
 	if err != nil {
-		return nil, fmt.Errorf("inspect %s: %w", ref, errors.Join(ukErr, err))
+		if ukErr != nil && ukErr.Error() != err.Error() {
+			err = fmt.Errorf("%w (nor is it a unikernel: %w)", err, ukErr)
+		}
+		return nil, fmt.Errorf("inspect %s: %w", ref, err)
 	}
 	out.Container, out.Signals = container, policy.Weigh(container)
 	return out, nil
@@ -121,7 +131,7 @@ func (p *printer) inspection(i *inspection) {
 	field("image", i.Image)
 	if u := i.Unikernel; u != nil {
 		field("kind", "unikernel")
-		field("family", strings.TrimSpace(u.Family+" "+u.Release))
+		field("family", cmp.Or(strings.TrimSpace(u.Family+" "+u.Release), "not told; name it in hybrid_unikernel_guest"))
 		field("architectures", strings.Join(u.Arch, ", "))
 		field("size", fmt.Sprintf("%.1f MiB", u.SizeMiB))
 		field("features", strings.Join(u.Features, " "))
