@@ -374,3 +374,13 @@ func TestFingerprint(t *testing.T) {
 		must.MapContainsKey(t, fp.Attributes, "driver.unikernel."+name)
 	}
 }
+
+func TestTask_OutOfMemory(t *testing.T) {
+	h := newHarness(t, runDir(t), `memory_overhead = "1MiB"`)
+	task, _ := h.newTask(stepsConfig(t, guest.ARM64, `args = ["--fill-memory"]`))
+	h.start(task)
+	result := h.wait(task)
+	must.True(t, result.OOMKilled, must.Sprintf("%+v", result))
+	must.Eq(t, 9, result.Signal)
+	must.ErrorContains(t, result.Err, "memory")
+}
