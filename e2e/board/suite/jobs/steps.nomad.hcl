@@ -1,10 +1,5 @@
 # The steps unikernel as the board's tests run it.
 
-variable "type" {
-  type    = string
-  default = "service"
-}
-
 variable "mode" {
   type    = string
   default = "host"
@@ -36,8 +31,6 @@ variable "accelerator" {
 }
 
 job "steps" {
-  type = var.type
-
   group "steps" {
     network {
       mode = var.mode
