@@ -63,7 +63,7 @@ func purge(t *testing.T, jobID string) {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		must.NoError(t, site.Agent.Purge(ctx, jobID))
+		must.NoError(t, site.Nomad.Purge(ctx, jobID))
 	})
 }
 

@@ -67,7 +67,7 @@ func runHybrid(t *testing.T, ctx context.Context, job *api.Job) {
 	before := lookAtMachine(t)
 	t.Cleanup(func() { nothingNew(t, before) }) // after the purge
 	purge(t, *job.ID)
-	must.NoError(t, site.Agent.RunService(ctx, job))
+	must.NoError(t, site.Nomad.RunService(ctx, job))
 	checkAnswers(t, ctx)
 	checkChecks(t, ctx, *job.ID)
 	checkStats(t, ctx, *job.ID)
@@ -76,7 +76,7 @@ func runHybrid(t *testing.T, ctx context.Context, job *api.Job) {
 // checkAnswers asks every instance that service discovery knows.
 func checkAnswers(t *testing.T, ctx context.Context) {
 	t.Helper()
-	steps, err := site.Agent.Instances(ctx, "steps", instances)
+	steps, err := site.Nomad.Instances(ctx, "steps", instances)
 	must.NoError(t, err)
 	want := averages(t)
 	for _, at := range steps {
@@ -87,7 +87,7 @@ func checkAnswers(t *testing.T, ctx context.Context) {
 		must.NoError(t, get(ctx, at, "/top", &top))
 		must.Eq(t, want.top(), top)
 	}
-	vision, err := site.Agent.Instances(ctx, "vision", 1)
+	vision, err := site.Nomad.Instances(ctx, "vision", 1)
 	must.NoError(t, err)
 	var seen struct {
 		Faces []struct{ X, Y, Size int }
@@ -99,11 +99,11 @@ func checkAnswers(t *testing.T, ctx context.Context) {
 // checkChecks asks Nomad what its own HTTP checks say.
 func checkChecks(t *testing.T, ctx context.Context, jobID string) {
 	t.Helper()
-	allocs, err := site.Agent.WaitAllocs(ctx, jobID, func([]*api.AllocationListStub) bool { return true })
+	allocs, err := site.Nomad.WaitAllocs(ctx, jobID, func([]*api.AllocationListStub) bool { return true })
 	must.NoError(t, err)
 	must.Len(t, instances+1, allocs)
 	for _, alloc := range allocs {
-		checks, err := site.Agent.Client.Allocations().Checks(alloc.ID, (&api.QueryOptions{}).WithContext(ctx))
+		checks, err := site.Nomad.Client.Allocations().Checks(alloc.ID, (&api.QueryOptions{}).WithContext(ctx))
 		must.NoError(t, err)
 		must.MapLen(t, 1, checks)
 		for _, check := range checks {

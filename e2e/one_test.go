@@ -43,11 +43,11 @@ func runOne(t *testing.T, ctx context.Context, vars map[string]string) *api.Allo
 func runToEnd(t *testing.T, ctx context.Context, job *api.Job) *api.Allocation {
 	t.Helper()
 	purge(t, *job.ID)
-	must.NoError(t, site.Agent.Submit(ctx, job))
-	allocs, err := site.Agent.WaitAllocs(ctx, *job.ID, harness.Ended)
+	must.NoError(t, site.Nomad.Submit(ctx, job))
+	allocs, err := site.Nomad.WaitAllocs(ctx, *job.ID, harness.Ended)
 	must.NoError(t, err)
 	must.Len(t, 1, allocs)
-	alloc, err := site.Agent.Allocation(ctx, allocs[0].ID)
+	alloc, err := site.Nomad.Allocation(ctx, allocs[0].ID)
 	must.NoError(t, err)
 	return alloc
 }
@@ -129,7 +129,7 @@ func TestHello(t *testing.T) {
 	must.NoError(t, err)
 	alloc := runToEnd(t, ctx, job)
 	must.Eq(t, "complete", alloc.ClientStatus, must.Sprint(failure(alloc)))
-	logs, err := site.Agent.Logs(ctx, alloc, "hello", "stdout")
+	logs, err := site.Nomad.Logs(ctx, alloc, "hello", "stdout")
 	must.NoError(t, err)
 	must.StrContains(t, logs, "main returned 0")
 }

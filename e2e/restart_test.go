@@ -7,6 +7,7 @@ package e2e
 
 import (
 	"context"
+	"syscall"
 	"testing"
 	"time"
 
@@ -26,9 +27,9 @@ func TestRestart(t *testing.T) {
 		name string
 		do   func() error
 	}{
-		{"agent restarted", func() error { return site.Agent.Restart(ctx, site.Agent.Interrupt) }},
-		{"agent killed", func() error { return site.Agent.Restart(ctx, site.Agent.Kill) }},
-		{"plugin killed", func() error { return site.Agent.KillPlugin(ctx) }},
+		{"agent restarted", func() error { return site.Nomad.RestartNode(ctx, syscall.SIGINT) }},
+		{"agent killed", func() error { return site.Nomad.RestartNode(ctx, syscall.SIGKILL) }},
+		{"plugin killed", func() error { return site.Nomad.KillPlugin(ctx) }},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -49,7 +50,7 @@ func TestRestart(t *testing.T) {
 func running(t *testing.T, ctx context.Context, jobID string) map[string]uint64 {
 	t.Helper()
 	all := map[string]uint64{}
-	allocs, err := site.Agent.WaitAllocs(ctx, jobID, func([]*api.AllocationListStub) bool { return true })
+	allocs, err := site.Nomad.WaitAllocs(ctx, jobID, func([]*api.AllocationListStub) bool { return true })
 	must.NoError(t, err)
 	for _, alloc := range allocs {
 		must.Eq(t, "running", alloc.ClientStatus)
@@ -68,7 +69,7 @@ func keepAsking(t *testing.T, ctx context.Context) (stop func() int) {
 	t.Helper()
 	var at []*api.ServiceRegistration
 	for name, n := range map[string]int{"steps": instances, "vision": 1} {
-		found, err := site.Agent.Instances(ctx, name, n)
+		found, err := site.Nomad.Instances(ctx, name, n)
 		must.NoError(t, err)
 		at = append(at, found...)
 	}
@@ -83,7 +84,8 @@ func keepAsking(t *testing.T, ctx context.Context) (stop func() int) {
 				var answer any
 				err := get(context.WithoutCancel(ctx), instance, path[instance.ServiceName], &answer)
 				if err != nil {
-					t.Errorf("%s: %v", instance.ServiceName, err)
+					t.Errorf("%s after %d answers: %v", instance.ServiceName, n, err)
+					return
 				}
 				n++
 			}
@@ -102,12 +104,12 @@ func keepAsking(t *testing.T, ctx context.Context) (stop func() int) {
 // restored a task measures it a moment later.
 func checkStats(t *testing.T, ctx context.Context, jobID string) {
 	t.Helper()
-	allocs, err := site.Agent.WaitAllocs(ctx, jobID, func([]*api.AllocationListStub) bool { return true })
+	allocs, err := site.Nomad.WaitAllocs(ctx, jobID, func([]*api.AllocationListStub) bool { return true })
 	must.NoError(t, err)
 	for _, stub := range allocs {
-		alloc, err := site.Agent.Allocation(ctx, stub.ID)
+		alloc, err := site.Nomad.Allocation(ctx, stub.ID)
 		must.NoError(t, err)
-		usage, err := site.Agent.Stats(ctx, alloc)
+		usage, err := site.Nomad.Stats(ctx, alloc)
 		must.NoError(t, err)
 		for task, resources := range usage.Tasks {
 			memory := resources.ResourceUsage.MemoryStats

@@ -85,5 +85,5 @@ All is left running. To look around:
     %s plan -cluster -var images=%s %s
 
     make demo-stop     stops it
-`, site.Agent.Address, site.Agent.Nomad, site.Layout.Build("bin", "nomad-hybrid"), site.ImageDir(), jobPath(site))
+`, site.Nomad.Address, site.Nomad.Program, site.Layout.Build("bin", "nomad-hybrid"), site.ImageDir(), jobPath(site))
 }

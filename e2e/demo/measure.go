@@ -32,13 +32,13 @@ type measurement struct {
 
 // complete adds what can be measured once the instance runs.
 func (m *measurement) complete(ctx context.Context, site *harness.Site, node *api.Node, job *api.Job) error {
-	alloc, err := site.Agent.Allocation(ctx, m.service.AllocID)
+	alloc, err := site.Nomad.Allocation(ctx, m.service.AllocID)
 	if err != nil {
 		return err
 	}
 	task := job.LookupTaskGroup(alloc.TaskGroup).Tasks[0]
 	m.driver = task.Driver
-	if m.memory, err = site.Agent.TaskMemory(ctx, site.Docker, alloc.ID, task.Name); err != nil {
+	if m.memory, err = site.Nomad.TaskMemory(ctx, site.Docker, alloc.ID, task.Name); err != nil {
 		return err
 	}
 	m.image, err = imageSize(ctx, site, node, task)

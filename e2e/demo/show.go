@@ -36,7 +36,7 @@ func jobPath(site *harness.Site) string {
 // what is left running, if anything is, is the latter.
 func show(ctx context.Context, site *harness.Site, keep bool) error {
 	vars := map[string]string{"images": site.ImageDir()}
-	node, err := site.Agent.Node(ctx)
+	node, err := site.Nomad.NodeInfo(ctx)
 	if err != nil {
 		return err
 	}
@@ -49,7 +49,7 @@ func show(ctx context.Context, site *harness.Site, keep bool) error {
 	if err != nil {
 		return err
 	}
-	if err := site.Agent.Purge(ctx, *plain.ID); err != nil {
+	if err := site.Nomad.Purge(ctx, *plain.ID); err != nil {
 		return err
 	}
 
@@ -68,7 +68,7 @@ func show(ctx context.Context, site *harness.Site, keep bool) error {
 	if err != nil {
 		return err
 	}
-	shared, err := site.Agent.NodeMemory(site.Docker)
+	shared, err := site.Nomad.NodeMemory(site.Docker)
 	if err != nil {
 		return err
 	}
@@ -78,13 +78,13 @@ func show(ctx context.Context, site *harness.Site, keep bool) error {
 	if keep {
 		return nil
 	}
-	return site.Agent.Purge(ctx, *hybrid.ID)
+	return site.Nomad.Purge(ctx, *hybrid.ID)
 }
 
 // runJob runs a job, asks every instance of its services, and measures each.
 func runJob(ctx context.Context, site *harness.Site, node *api.Node, job *api.Job) ([]measurement, error) {
 	start := time.Now()
-	if err := site.Agent.Submit(ctx, job); err != nil {
+	if err := site.Nomad.Submit(ctx, job); err != nil {
 		return nil, err
 	}
 	type arrival struct {
@@ -94,9 +94,9 @@ func runJob(ctx context.Context, site *harness.Site, node *api.Node, job *api.Jo
 	arrivals := make(chan arrival)
 	expected := 0
 	for _, service := range services {
-		found, err := site.Agent.Instances(ctx, service.name, service.instances)
+		found, err := site.Nomad.Instances(ctx, service.name, service.instances)
 		if err != nil {
-			return nil, fmt.Errorf("%w\n%s", err, site.Agent.Describe(ctx, *job.ID))
+			return nil, fmt.Errorf("%w\n%s", err, site.Nomad.Describe(ctx, *job.ID))
 		}
 		for _, at := range found {
 			expected++
@@ -116,7 +116,7 @@ func runJob(ctx context.Context, site *harness.Site, node *api.Node, job *api.Jo
 		all = append(all, a.of)
 	}
 	if failed != nil {
-		return nil, fmt.Errorf("%w\n%s", failed, site.Agent.Describe(context.WithoutCancel(ctx), *job.ID))
+		return nil, fmt.Errorf("%w\n%s", failed, site.Nomad.Describe(context.WithoutCancel(ctx), *job.ID))
 	}
 	for i := range all {
 		if err := all[i].complete(ctx, site, node, job); err != nil {

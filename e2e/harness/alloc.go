@@ -14,8 +14,8 @@ import (
 )
 
 // Allocation is the whole of an allocation.
-func (a *Agent) Allocation(ctx context.Context, id string) (*api.Allocation, error) {
-	alloc, _, err := a.Client.Allocations().Info(id, (&api.QueryOptions{}).WithContext(ctx))
+func (c *Cluster) Allocation(ctx context.Context, id string) (*api.Allocation, error) {
+	alloc, _, err := c.Client.Allocations().Info(id, (&api.QueryOptions{}).WithContext(ctx))
 	if err != nil {
 		return nil, fmt.Errorf("reading allocation %s: %w", id, err)
 	}
@@ -23,9 +23,9 @@ func (a *Agent) Allocation(ctx context.Context, id string) (*api.Allocation, err
 }
 
 // Logs is what a task has printed to a stream, stdout or stderr, so far.
-func (a *Agent) Logs(ctx context.Context, alloc *api.Allocation, task, stream string) (string, error) {
+func (c *Cluster) Logs(ctx context.Context, alloc *api.Allocation, task, stream string) (string, error) {
 	var out strings.Builder
-	frames, failed := a.Client.AllocFS().Logs(alloc, false, task, stream, api.OriginStart, 0, ctx.Done(), (&api.QueryOptions{}).WithContext(ctx))
+	frames, failed := c.Client.AllocFS().Logs(alloc, false, task, stream, api.OriginStart, 0, ctx.Done(), (&api.QueryOptions{}).WithContext(ctx))
 	for {
 		select {
 		case frame, open := <-frames:
@@ -40,13 +40,13 @@ func (a *Agent) Logs(ctx context.Context, alloc *api.Allocation, task, stream st
 }
 
 // Stats waits until the client has measured every task of an allocation.
-func (a *Agent) Stats(ctx context.Context, alloc *api.Allocation) (*api.AllocResourceUsage, error) {
+func (c *Cluster) Stats(ctx context.Context, alloc *api.Allocation) (*api.AllocResourceUsage, error) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	var usage *api.AllocResourceUsage
 	err := retry(ctx, 250*time.Millisecond, func() error {
 		var err error
-		usage, err = a.Client.Allocations().Stats(alloc, (&api.QueryOptions{}).WithContext(ctx))
+		usage, err = c.Client.Allocations().Stats(alloc, (&api.QueryOptions{}).WithContext(ctx))
 		if err == nil && len(usage.Tasks) == 0 {
 			err = errors.New("no task was measured")
 		}

@@ -45,15 +45,15 @@ func ParseJobFile(path string, vars map[string]string) (*api.Job, error) {
 }
 
 // Submit registers a job and waits until all of it is placed.
-func (a *Agent) Submit(ctx context.Context, job *api.Job) error {
-	answer, _, err := a.Client.Jobs().Register(job, (&api.WriteOptions{}).WithContext(ctx))
+func (c *Cluster) Submit(ctx context.Context, job *api.Job) error {
+	answer, _, err := c.Client.Jobs().Register(job, (&api.WriteOptions{}).WithContext(ctx))
 	if err != nil {
 		return fmt.Errorf("registering job %s: %w", *job.ID, err)
 	}
 	var eval *api.Evaluation
 	err = await(ctx, func(q *api.QueryOptions) (uint64, bool, error) {
 		var meta *api.QueryMeta
-		eval, meta, err = a.Client.Evaluations().Info(answer.EvalID, q)
+		eval, meta, err = c.Client.Evaluations().Info(answer.EvalID, q)
 		if err != nil {
 			return 0, false, err
 		}
@@ -79,15 +79,15 @@ func placementFailures(eval *api.Evaluation) string {
 
 // RunService submits a service job and waits until its deployment succeeded,
 // which takes every check to pass.
-func (a *Agent) RunService(ctx context.Context, job *api.Job) error {
-	if err := a.Submit(ctx, job); err != nil {
+func (c *Cluster) RunService(ctx context.Context, job *api.Job) error {
+	if err := c.Submit(ctx, job); err != nil {
 		return err
 	}
 	var deployment *api.Deployment
 	err := await(ctx, func(q *api.QueryOptions) (uint64, bool, error) {
 		var meta *api.QueryMeta
 		var err error
-		deployment, meta, err = a.Client.Jobs().LatestDeployment(*job.ID, q)
+		deployment, meta, err = c.Client.Jobs().LatestDeployment(*job.ID, q)
 		if err != nil {
 			return 0, false, err
 		}
@@ -98,25 +98,25 @@ func (a *Agent) RunService(ctx context.Context, job *api.Job) error {
 		err = fmt.Errorf("deployment %s: %s", deployment.Status, deployment.StatusDescription)
 	}
 	if err != nil {
-		return fmt.Errorf("job %s did not become healthy: %w\n%s", *job.ID, err, a.Describe(context.WithoutCancel(ctx), *job.ID))
+		return fmt.Errorf("job %s did not become healthy: %w\n%s", *job.ID, err, c.Describe(context.WithoutCancel(ctx), *job.ID))
 	}
 	return nil
 }
 
 // WaitAllocs waits until a job's allocations satisfy a condition, and returns them.
-func (a *Agent) WaitAllocs(ctx context.Context, jobID string, until func([]*api.AllocationListStub) bool) ([]*api.AllocationListStub, error) {
+func (c *Cluster) WaitAllocs(ctx context.Context, jobID string, until func([]*api.AllocationListStub) bool) ([]*api.AllocationListStub, error) {
 	var allocs []*api.AllocationListStub
 	err := await(ctx, func(q *api.QueryOptions) (uint64, bool, error) {
 		var meta *api.QueryMeta
 		var err error
-		allocs, meta, err = a.Client.Jobs().Allocations(jobID, true, q)
+		allocs, meta, err = c.Client.Jobs().Allocations(jobID, true, q)
 		if err != nil {
 			return 0, false, err
 		}
 		return meta.LastIndex, until(allocs), nil
 	})
 	if err != nil {
-		err = fmt.Errorf("waiting for the allocations of job %s: %w\n%s", jobID, err, a.Describe(context.WithoutCancel(ctx), jobID))
+		err = fmt.Errorf("waiting for the allocations of job %s: %w\n%s", jobID, err, c.Describe(context.WithoutCancel(ctx), jobID))
 	}
 	return allocs, err
 }
@@ -131,54 +131,54 @@ func Ended(allocs []*api.AllocationListStub) bool {
 // Purge stops a job, waits for the end of its allocations, and has Nomad
 // forget it and remove its folders. Purging at once would not do: the server
 // then forgets allocations whose tasks still run.
-func (a *Agent) Purge(ctx context.Context, jobID string) error {
-	if err := a.deregister(ctx, jobID, false); err != nil {
+func (c *Cluster) Purge(ctx context.Context, jobID string) error {
+	if err := c.deregister(ctx, jobID, false); err != nil {
 		return err
 	}
-	allocs, err := a.WaitAllocs(ctx, jobID, func(allocs []*api.AllocationListStub) bool {
+	allocs, err := c.WaitAllocs(ctx, jobID, func(allocs []*api.AllocationListStub) bool {
 		return len(allocs) == 0 || Ended(allocs)
 	})
 	if err != nil {
 		return err
 	}
-	if err := a.deregister(ctx, jobID, true); err != nil {
+	if err := c.deregister(ctx, jobID, true); err != nil {
 		return err
 	}
 	// What follows tells nobody when it is done.
 	return retry(ctx, 100*time.Millisecond, func() error {
-		if err := a.Client.System().GarbageCollect(); err != nil {
+		if err := c.Client.System().GarbageCollect(); err != nil {
 			return err
 		}
-		return errors.Join(a.foldersGone(allocs), a.servicesGone(ctx, jobID))
+		return errors.Join(c.foldersGone(allocs), c.servicesGone(ctx, jobID))
 	})
 }
 
-func (a *Agent) deregister(ctx context.Context, jobID string, purge bool) error {
-	_, _, err := a.Client.Jobs().Deregister(jobID, purge, (&api.WriteOptions{}).WithContext(ctx))
+func (c *Cluster) deregister(ctx context.Context, jobID string, purge bool) error {
+	_, _, err := c.Client.Jobs().Deregister(jobID, purge, (&api.WriteOptions{}).WithContext(ctx))
 	if err != nil {
 		return fmt.Errorf("stopping job %s: %w", jobID, err)
 	}
 	return nil
 }
 
-func (a *Agent) foldersGone(allocs []*api.AllocationListStub) error {
+func (c *Cluster) foldersGone(allocs []*api.AllocationListStub) error {
 	for _, alloc := range allocs {
-		if _, err := os.Stat(a.allocDir(alloc.ID)); !errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Stat(c.allocDir(alloc.ID)); !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("job %s: allocation %s still has its folder", alloc.JobID, alloc.ID)
 		}
 	}
 	return nil
 }
 
-func (a *Agent) servicesGone(ctx context.Context, jobID string) error {
+func (c *Cluster) servicesGone(ctx context.Context, jobID string) error {
 	q := (&api.QueryOptions{}).WithContext(ctx)
-	namespaces, _, err := a.Client.Services().List(q)
+	namespaces, _, err := c.Client.Services().List(q)
 	if err != nil {
 		return err
 	}
 	for _, namespace := range namespaces {
 		for _, service := range namespace.Services {
-			found, _, err := a.Client.Services().Get(service.ServiceName, q)
+			found, _, err := c.Client.Services().Get(service.ServiceName, q)
 			if err != nil {
 				return err
 			}
@@ -190,29 +190,29 @@ func (a *Agent) servicesGone(ctx context.Context, jobID string) error {
 	return nil
 }
 
-func (a *Agent) allocDir(id string) string { return filepath.Join(a.Dir, "data", "alloc", id) }
+func (c *Cluster) allocDir(id string) string { return filepath.Join(c.Dir, "client", "alloc", id) }
 
 // PurgeAll purges every job.
-func (a *Agent) PurgeAll(ctx context.Context) error {
-	jobs, _, err := a.Client.Jobs().List((&api.QueryOptions{}).WithContext(ctx))
+func (c *Cluster) PurgeAll(ctx context.Context) error {
+	jobs, _, err := c.Client.Jobs().List((&api.QueryOptions{}).WithContext(ctx))
 	if err != nil {
 		return fmt.Errorf("listing jobs: %w", err)
 	}
 	var errs []error
 	for _, job := range jobs {
-		errs = append(errs, a.Purge(ctx, job.ID))
+		errs = append(errs, c.Purge(ctx, job.ID))
 	}
 	return errors.Join(errs...)
 }
 
 // Instances waits until a service has n instances in Nomad's service
 // discovery, and returns them ordered by port.
-func (a *Agent) Instances(ctx context.Context, service string, n int) ([]*api.ServiceRegistration, error) {
+func (c *Cluster) Instances(ctx context.Context, service string, n int) ([]*api.ServiceRegistration, error) {
 	var found []*api.ServiceRegistration
 	err := await(ctx, func(q *api.QueryOptions) (uint64, bool, error) {
 		var meta *api.QueryMeta
 		var err error
-		found, meta, err = a.Client.Services().Get(service, q)
+		found, meta, err = c.Client.Services().Get(service, q)
 		if err != nil {
 			return 0, false, err
 		}
@@ -226,10 +226,10 @@ func (a *Agent) Instances(ctx context.Context, service string, n int) ([]*api.Se
 }
 
 // Describe tells what happened to a job's tasks, for messages.
-func (a *Agent) Describe(ctx context.Context, jobID string) string {
+func (c *Cluster) Describe(ctx context.Context, jobID string) string {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	allocs, _, err := a.Client.Jobs().Allocations(jobID, true, (&api.QueryOptions{}).WithContext(ctx))
+	allocs, _, err := c.Client.Jobs().Allocations(jobID, true, (&api.QueryOptions{}).WithContext(ctx))
 	if err != nil {
 		return err.Error()
 	}

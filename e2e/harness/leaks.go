@@ -28,10 +28,11 @@ var marks = []string{"nomad", "unikernel", "docker", "containerd"}
 
 // LookAtMachine lists the processes and mounts that use the folders of a run,
 // and network interfaces, namespaces, cgroups and files that bear its marks.
-func LookAtMachine(folders ...string) (Machine, error) {
+// Processes that are to stay are left out.
+func LookAtMachine(stays func(pid int) bool, folders ...string) (Machine, error) {
 	found := Machine{}
 	err := errors.Join(
-		found.addProcesses(folders),
+		found.addProcesses(stays, folders),
 		found.addInterfaces(),
 		found.addMounts(folders),
 		found.addTree("cgroup", "/sys/fs/cgroup", 4),
@@ -41,12 +42,15 @@ func LookAtMachine(folders ...string) (Machine, error) {
 	return found, err
 }
 
+// nobody is to stay.
+func nobody(int) bool { return false }
+
 // AwaitNothingNew waits until nothing is left that was not there before, and
 // returns what is left when ctx ends. What the kernel and Nomad clean up by
 // themselves tells nobody when it is done.
-func AwaitNothingNew(ctx context.Context, before Machine, folders ...string) error {
+func AwaitNothingNew(ctx context.Context, before Machine, stays func(pid int) bool, folders ...string) error {
 	return retry(ctx, 250*time.Millisecond, func() error {
-		now, err := LookAtMachine(folders...)
+		now, err := LookAtMachine(stays, folders...)
 		if err != nil {
 			return err
 		}
@@ -72,11 +76,11 @@ func (m Machine) add(kind, name string) { m[kind+" "+name] = true }
 
 // addProcesses finds processes by what ties them to the folders: their command
 // line, working directory, environment or open files.
-func (m Machine) addProcesses(folders []string) error {
+func (m Machine) addProcesses(stays func(pid int) bool, folders []string) error {
 	pids, err := processes()
 	for _, pid := range pids {
 		uses := func(folder string) bool { return usesFolder(pid, folder) }
-		if pid != os.Getpid() && slices.ContainsFunc(folders, uses) {
+		if pid != os.Getpid() && !stays(pid) && slices.ContainsFunc(folders, uses) {
 			m.add("process", strconv.Itoa(pid)+" "+commandLine(pid))
 		}
 	}

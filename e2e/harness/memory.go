@@ -28,7 +28,7 @@ type ProcessMemory struct {
 // TaskMemory tells what runs for one task and for no other, and its memory.
 // It finds processes by the task's log pipes, which each of Nomad's helpers
 // and QEMU hold open, and a container's by asking Docker.
-func (a *Agent) TaskMemory(ctx context.Context, docker *Docker, allocID, task string) ([]ProcessMemory, error) {
+func (c *Cluster) TaskMemory(ctx context.Context, docker *Docker, allocID, task string) ([]ProcessMemory, error) {
 	roles, err := containerProcesses(ctx, docker, task+"-"+allocID)
 	if err != nil {
 		return nil, err
@@ -37,9 +37,9 @@ func (a *Agent) TaskMemory(ctx context.Context, docker *Docker, allocID, task st
 	if err != nil {
 		return nil, err
 	}
-	pipes := filepath.Join(a.allocDir(allocID), "alloc", "logs", "."+task+".std")
+	pipes := filepath.Join(c.allocDir(allocID), "alloc", "logs", "."+task+".std")
 	for _, pid := range pids {
-		if _, known := roles[pid]; !known && pid != a.PID() && !isPlugin(pid) && holdsOpen(pid, pipes) {
+		if _, known := roles[pid]; !known && pid != c.Node.PID && !c.isPlugin(pid) && holdsOpen(pid, pipes) {
 			roles[pid] = helperRole(pid)
 		}
 	}
@@ -47,15 +47,15 @@ func (a *Agent) TaskMemory(ctx context.Context, docker *Docker, allocID, task st
 }
 
 // NodeMemory is the memory of what serves all tasks of the node.
-func (a *Agent) NodeMemory(docker *Docker) ([]ProcessMemory, error) {
-	roles := map[int]string{a.PID(): "nomad agent"}
+func (c *Cluster) NodeMemory(docker *Docker) ([]ProcessMemory, error) {
+	roles := map[int]string{c.Node.PID: "nomad client"}
 	pids, err := processes()
 	if err != nil {
 		return nil, err
 	}
 	for _, pid := range pids {
 		switch {
-		case isPlugin(pid) && parent(pid) == a.PID():
+		case c.isPlugin(pid):
 			roles[pid] = "unikernel driver"
 		case docker.Daemon != nil && pid == docker.Daemon.PID:
 			roles[pid] = "dockerd"
@@ -157,9 +157,11 @@ func helperRole(pid int) string {
 	return name
 }
 
-func isPlugin(pid int) bool {
+// isPlugin tells whether a process is the node's driver plugin, also where a
+// client that is gone started it.
+func (c *Cluster) isPlugin(pid int) bool {
 	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-	return err == nil && filepath.Base(exe) == PluginName
+	return err == nil && exe == filepath.Join(c.Dir, "plugins", PluginName)
 }
 
 // program is the base name of what a process runs.

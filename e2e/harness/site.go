@@ -21,7 +21,7 @@ import (
 type Site struct {
 	Layout Layout
 	Docker *Docker
-	Agent  *Agent
+	Nomad  *Cluster
 	Before Machine // what was there before
 	State  string  // file that keeps this, until the site is closed
 
@@ -46,7 +46,7 @@ func OpenSite(ctx context.Context, name string, progress func(string)) (*Site, e
 		return nil, fmt.Errorf("cleaning up after an earlier run: %w", err)
 	}
 	s := &Site{Layout: layout, State: stateFile(layout, name), lock: lock}
-	if s.Before, err = s.LookAtMachine(); err != nil {
+	if s.Before, err = LookAtMachine(nobody, s.folders()...); err != nil {
 		return nil, err
 	}
 	progress("Looking for Docker, or starting it")
@@ -60,12 +60,12 @@ func OpenSite(ctx context.Context, name string, progress func(string)) (*Site, e
 	if err := BuildImages(ctx, s.Docker, layout); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	progress("Starting a Nomad agent")
+	progress("Starting a Nomad server and a client")
 	if err := os.MkdirAll(s.ScratchImages(), 0o755); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	s.Agent, err = StartAgent(ctx, layout, AgentOptions{
-		Dir:        layout.Build(name, "agent"),
+	s.Nomad, err = StartCluster(ctx, layout, ClusterOptions{
+		Dir:        layout.Build(name, "nomad"),
 		ImagePaths: []string{s.ImageDir(), s.ScratchImages()},
 		DockerHost: s.Docker.Host,
 	})
@@ -82,12 +82,16 @@ func (s *Site) ImageDir() string { return s.Layout.Build("steps") }
 // that a test makes.
 func (s *Site) ScratchImages() string { return filepath.Join(filepath.Dir(s.State), "images") }
 
-// LookAtMachine tells what is on the machine now.
-func (s *Site) LookAtMachine() (Machine, error) { return LookAtMachine(s.folders()...) }
+// LookAtMachine tells what is on the machine now, apart from the site's own
+// agents.
+func (s *Site) LookAtMachine() (Machine, error) {
+	return LookAtMachine(s.Nomad.isAgent, s.folders()...)
+}
 
-// AwaitNothingNew waits until nothing is left that was not there before.
+// AwaitNothingNew waits until nothing is left that was not there before, apart
+// from the site's own agents.
 func (s *Site) AwaitNothingNew(ctx context.Context, before Machine) error {
-	return AwaitNothingNew(ctx, before, s.folders()...)
+	return AwaitNothingNew(ctx, before, s.Nomad.isAgent, s.folders()...)
 }
 
 // folders are those that only this site's processes use.
@@ -101,15 +105,15 @@ func (s *Site) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()
 	var errs []error
-	if s.Agent != nil {
-		errs = append(errs, s.Agent.PurgeAll(ctx), s.Agent.Stop(ctx))
+	if s.Nomad != nil {
+		errs = append(errs, s.Nomad.PurgeAll(ctx), s.Nomad.Stop(ctx))
 	}
 	if s.Docker != nil {
 		errs = append(errs, s.Docker.Stop(ctx))
 	}
 	settle, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 	defer cancel()
-	errs = append(errs, s.AwaitNothingNew(settle, s.Before))
+	errs = append(errs, AwaitNothingNew(settle, s.Before, nobody, s.folders()...))
 	if err := os.Remove(s.State); !errors.Is(err, fs.ErrNotExist) {
 		errs = append(errs, err)
 	}
@@ -138,7 +142,7 @@ func (s *Site) Render(ctx context.Context, path string, vars map[string]string) 
 	var out, report bytes.Buffer
 	cmd := exec.CommandContext(ctx, program, append(args, path)...)
 	cmd.Stdout, cmd.Stderr = &out, &report
-	cmd.Env = append(os.Environ(), "NOMAD_ADDR="+s.Agent.Address, "DOCKER_HOST="+s.Docker.Host)
+	cmd.Env = append(os.Environ(), "NOMAD_ADDR="+s.Nomad.Address, "DOCKER_HOST="+s.Docker.Host)
 	if err := cmd.Run(); err != nil {
 		return nil, fmt.Errorf("nomad-hybrid render %s: %w\n%s", path, err, &report)
 	}

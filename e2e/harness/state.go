@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/docker/docker/client"
-	"github.com/hashicorp/nomad/api"
 	"golang.org/x/sys/unix"
 )
 
@@ -76,11 +75,11 @@ func closeLeftover(layout Layout, name string) error {
 	if err := s.connect(); err != nil {
 		return err
 	}
-	if s.Agent != nil && s.Agent.Process != nil && !s.Agent.Process.alive() {
+	if s.Nomad != nil && s.Nomad.Node != nil && !s.Nomad.Node.alive() {
 		// Its tasks may run all the same, and only an agent stops them.
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		err = s.Agent.Start(ctx)
+		err = s.Nomad.StartNode(ctx)
 	}
 	return errors.Join(err, s.Close())
 }
@@ -93,8 +92,8 @@ func (s *Site) connect() error {
 			return err
 		}
 	}
-	if s.Agent != nil {
-		s.Agent.Client, err = api.NewClient(&api.Config{Address: s.Agent.Address})
+	if s.Nomad != nil {
+		err = s.Nomad.connect()
 	}
 	return err
 }

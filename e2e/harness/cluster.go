@@ -1,0 +1,306 @@
+// Copyright (c) The nomad-driver-unikernel authors
+// SPDX-License-Identifier: MPL-2.0
+
+package harness
+
+import (
+	"bytes"
+	"context"
+	_ "embed" // the agents' configurations
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"text/template"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+)
+
+// PluginName is the driver's file name, by which the client's configuration
+// names it.
+const PluginName = "nomad-driver-unikernel"
+
+//go:embed server.hcl.tmpl
+var serverConfig string
+
+//go:embed client.hcl.tmpl
+var clientConfig string
+
+// Cluster is a Nomad server and one node with the driver. They are two agents,
+// as on a real site: a client that starts while its own server does not yet
+// answer takes its tasks for failed.
+type Cluster struct {
+	Client  *api.Client `json:"-"`
+	Address string      // of the server's HTTP API, as NOMAD_ADDR takes it
+	NodeAPI string      // of the client's
+	Dir     string      // holds configurations, logs and data
+
+	Program string    // nomad
+	Scratch string    // TMPDIR: sockets of plugins, whose paths must be short
+	Left    Footprint // what a node leaves when it ends
+	Server  *Process
+	Node    *Process
+}
+
+// ClusterOptions is what the runs of a cluster differ in.
+type ClusterOptions struct {
+	Dir        string   // emptied first
+	ImagePaths []string // host folders that hold unikernel images
+	DockerHost string   // endpoint of the Docker daemon
+}
+
+// StartCluster starts a server and a client, and waits until the client's
+// node has both drivers in health.
+func StartCluster(ctx context.Context, layout Layout, options ClusterOptions) (*Cluster, error) {
+	nomad, err := layout.Program("nomad")
+	if err != nil {
+		return nil, err
+	}
+	plugin, err := layout.Program(PluginName)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{Dir: options.Dir, Program: nomad, Left: lookFor(nomadFootprint)}
+	if err := c.prepare(plugin, options); err != nil {
+		return nil, fmt.Errorf("preparing Nomad's folder %s: %w", c.Dir, err)
+	}
+	c.Scratch, err = os.MkdirTemp("", "ndu-nomad-")
+	if err != nil {
+		return nil, err
+	}
+	if err := c.start(ctx); err != nil {
+		return nil, errors.Join(err, c.Stop(ctx))
+	}
+	return c, nil
+}
+
+// prepare writes the configurations and lays the plugin where Nomad looks.
+func (c *Cluster) prepare(plugin string, options ClusterOptions) error {
+	if err := os.RemoveAll(c.Dir); err != nil {
+		return err
+	}
+	plugins := filepath.Join(c.Dir, "plugins")
+	if err := os.MkdirAll(plugins, 0o755); err != nil {
+		return err
+	}
+	if err := copyFile(plugin, filepath.Join(plugins, PluginName)); err != nil {
+		return err
+	}
+	ports, err := freePorts(4)
+	if err != nil {
+		return err
+	}
+	values := map[string]any{
+		"ServerData": filepath.Join(c.Dir, "server"),
+		"ClientData": filepath.Join(c.Dir, "client"),
+		"Plugins":    plugins,
+		"ServerHTTP": ports[0],
+		"ServerRPC":  ports[1],
+		"ServerSerf": ports[2],
+		"ClientHTTP": ports[3],
+		"ImagePaths": options.ImagePaths,
+		"DockerHost": options.DockerHost,
+	}
+	c.Address = fmt.Sprintf("http://127.0.0.1:%d", ports[0])
+	c.NodeAPI = fmt.Sprintf("http://127.0.0.1:%d", ports[3])
+	return errors.Join(c.connect(), c.write("server", serverConfig, values), c.write("client", clientConfig, values))
+}
+
+func (c *Cluster) connect() error {
+	var err error
+	c.Client, err = api.NewClient(&api.Config{Address: c.Address})
+	return err
+}
+
+func (c *Cluster) write(role, text string, values map[string]any) error {
+	var config bytes.Buffer
+	if err := template.Must(template.New(role).Parse(text)).Execute(&config, values); err != nil {
+		return err
+	}
+	return os.WriteFile(c.file(role, "hcl"), config.Bytes(), 0o644)
+}
+
+// file is an agent's configuration (hcl) or log.
+func (c *Cluster) file(role, kind string) string { return filepath.Join(c.Dir, role+"."+kind) }
+
+func (c *Cluster) start(ctx context.Context) error {
+	var err error
+	if c.Server, err = c.spawn("server"); err != nil {
+		return err
+	}
+	if err := c.answers(ctx, c.Server, c.Address); err != nil {
+		return fmt.Errorf("starting the Nomad server: %w", err)
+	}
+	return c.StartNode(ctx)
+}
+
+func (c *Cluster) spawn(role string) (*Process, error) {
+	return spawn(c.file(role, "log"), daemonEnv(c.Scratch), c.Program, "agent", "-config", c.file(role, "hcl"))
+}
+
+// StartNode starts the client, the first time or again, and waits until it has
+// taken its tasks up again and has both drivers in health.
+func (c *Cluster) StartNode(ctx context.Context) error {
+	var err error
+	if c.Node, err = c.spawn("client"); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	// It opens its API once it has restored its tasks.
+	if err := c.answers(ctx, c.Node, c.NodeAPI); err != nil {
+		return fmt.Errorf("starting the Nomad client: %w", err)
+	}
+	err = await(ctx, func(q *api.QueryOptions) (uint64, bool, error) {
+		nodes, meta, err := c.Client.Nodes().List(q)
+		if err != nil {
+			return 0, false, err
+		}
+		ready := len(nodes) == 1 && nodes[0].Status == api.NodeStatusReady &&
+			healthy(nodes[0].Drivers["docker"]) && healthy(nodes[0].Drivers["unikernel"])
+		return meta.LastIndex, ready, nil
+	})
+	if err != nil {
+		return fmt.Errorf("waiting for the node's drivers: %w\nThe client's log %s ends in:\n%s", err, c.Node.Log, c.Node.tail())
+	}
+	return nil
+}
+
+// answers waits for an agent's API and for a leader behind it. While nobody
+// answers there is nobody to wait on, so it asks again.
+func (c *Cluster) answers(ctx context.Context, agent *Process, address string) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	client, err := api.NewClient(&api.Config{Address: address})
+	if err != nil {
+		return err
+	}
+	err = retry(ctx, 50*time.Millisecond, func() error {
+		if !agent.alive() {
+			cancel()
+			return errors.New("the agent ended at once")
+		}
+		_, err := client.Status().Leader()
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("%w\nIts log %s ends in:\n%s", err, agent.Log, agent.tail())
+	}
+	return nil
+}
+
+func healthy(driver *api.DriverInfo) bool {
+	return driver != nil && driver.Detected && driver.Healthy
+}
+
+// NodeInfo is the cluster's node with its attributes.
+func (c *Cluster) NodeInfo(ctx context.Context) (*api.Node, error) {
+	q := (&api.QueryOptions{}).WithContext(ctx)
+	nodes, _, err := c.Client.Nodes().List(q)
+	if err != nil {
+		return nil, err
+	}
+	if len(nodes) != 1 {
+		return nil, fmt.Errorf("%d nodes, want 1", len(nodes))
+	}
+	node, _, err := c.Client.Nodes().Info(nodes[0].ID, q)
+	return node, err
+}
+
+// Stop ends both agents in order and removes what they leave: a client that
+// stops leaves its tasks running, so purge the jobs first.
+func (c *Cluster) Stop(ctx context.Context) error {
+	var errs []error
+	for _, agent := range []*Process{c.Node, c.Server} {
+		if agent != nil {
+			errs = append(errs, end(ctx, agent, syscall.SIGINT))
+		}
+	}
+	return errors.Join(append(errs, c.Left.erase(), os.RemoveAll(c.Scratch))...)
+}
+
+func end(ctx context.Context, agent *Process, sig syscall.Signal) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	return agent.end(ctx, sig)
+}
+
+// RestartNode ends the client by a signal, and starts it again. Its tasks are
+// to go on meanwhile.
+func (c *Cluster) RestartNode(ctx context.Context, sig syscall.Signal) error {
+	if err := end(ctx, c.Node, sig); err != nil {
+		return err
+	}
+	return c.StartNode(ctx)
+}
+
+// KillPlugin kills the driver's plugin, and waits until the client has started
+// it again.
+func (c *Cluster) KillPlugin(ctx context.Context) error {
+	old, err := c.plugin()
+	if err != nil {
+		return err
+	}
+	if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
+		return fmt.Errorf("killing the plugin, process %d: %w", old, err)
+	}
+	return retry(ctx, 100*time.Millisecond, func() error {
+		pid, err := c.plugin()
+		if err == nil && pid == old {
+			err = errors.New("the plugin was not started again")
+		}
+		return err
+	})
+}
+
+// plugin is the driver plugin's process.
+func (c *Cluster) plugin() (int, error) {
+	pids, err := processes()
+	if err != nil {
+		return 0, err
+	}
+	for _, pid := range pids {
+		if c.isPlugin(pid) {
+			return pid, nil
+		}
+	}
+	return 0, errors.New("the client runs no driver plugin")
+}
+
+// isAgent tells whether a process is one of the cluster's own, which restarts
+// give new numbers.
+func (c *Cluster) isAgent(pid int) bool {
+	return pid == c.Node.PID || pid == c.Server.PID || c.isPlugin(pid)
+}
+
+// freePorts finds TCP ports on loopback that nobody listens on.
+func freePorts(n int) ([]int, error) {
+	ports := make([]int, n)
+	for i := range ports {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = l.Close() }() // held until all are found
+		ports[i] = l.Addr().(*net.TCPAddr).Port
+	}
+	return ports, nil
+}
+
+func copyFile(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = in.Close() }()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o755)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
+}
