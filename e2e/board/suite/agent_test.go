@@ -88,7 +88,9 @@ func startAgent(t *testing.T, options string) *agent {
 	t.Helper()
 	client, err := api.NewClient(&api.Config{Address: "http://127.0.0.1:4646"})
 	must.NoError(t, err)
-	a := &agent{Client: client, dir: t.TempDir()}
+	dir, err := os.MkdirTemp("", "agent-") // stays: Nomad mounts in it, and the board is thrown away
+	must.NoError(t, err)
+	a := &agent{Client: client, dir: dir}
 	config := fmt.Sprintf(agentConfig, filepath.Join(a.dir, "data"), options)
 	must.NoError(t, os.WriteFile(filepath.Join(a.dir, "agent.hcl"), []byte(config), 0o600))
 	a.start(t)
