@@ -45,18 +45,22 @@ func (a *agent) submitHCL(t *testing.T, text, variables string) *api.JobRegister
 // given client states.
 func (a *agent) run(t *testing.T, variables string, states ...string) *api.Allocation {
 	t.Helper()
-	response := a.submit(t, variables)
+	a.submit(t, variables)
+	job, _, err := a.Jobs().Info("steps", nil)
+	must.NoError(t, err)
 	var id string
 	eventually(t, "the job has an allocation", func() error {
-		allocs, _, err := a.Evaluations().Allocations(response.EvalID, nil)
+		allocs, _, err := a.Jobs().Allocations("steps", true, nil)
 		if err != nil {
 			return err
 		}
-		if len(allocs) != 1 {
-			return fmt.Errorf("%d allocations", len(allocs))
+		for _, alloc := range allocs {
+			if alloc.JobVersion == *job.Version {
+				id = alloc.ID
+				return nil
+			}
 		}
-		id = allocs[0].ID
-		return nil
+		return fmt.Errorf("none of %d is of version %d", len(allocs), *job.Version)
 	})
 	return a.await(t, id, states...)
 }
