@@ -44,7 +44,7 @@ func run(ctx context.Context, keep, stop bool) (err error) {
 		if err != nil {
 			return err
 		}
-		return harness.CloseLeftover(layout, siteName)
+		return harness.CloseLeftover(ctx, layout, siteName, say)
 	}
 	site, err := harness.OpenSite(ctx, siteName, say)
 	if err != nil {

@@ -139,7 +139,7 @@ func (c *Cluster) start(ctx context.Context) error {
 }
 
 func (c *Cluster) spawn(role string) (*Process, error) {
-	return spawn(c.file(role, "log"), daemonEnv(c.Scratch), c.Program, "agent", "-config", c.file(role, "hcl"))
+	return spawn(c.file(role, "log"), daemonEnv(c.Scratch, c.Dir), c.Program, "agent", "-config", c.file(role, "hcl"))
 }
 
 // StartNode starts the client, the first time or again, and waits until it has

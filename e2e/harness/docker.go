@@ -57,7 +57,7 @@ func StartDocker(ctx context.Context, dir string) (*Docker, error) {
 	d := &Docker{Scratch: scratch, Host: "unix://" + filepath.Join(scratch, "docker.sock"), HadLink: hasLink("docker0"), Left: lookFor(dockerFootprint)}
 	// Without rules in the firewall, published ports are served by Docker's
 	// proxies, and the machine's own rules stay as they are.
-	d.Daemon, err = spawn(filepath.Join(dir, "dockerd.log"), daemonEnv(scratch), dockerd,
+	d.Daemon, err = spawn(filepath.Join(dir, "dockerd.log"), daemonEnv(scratch, dir), dockerd,
 		"--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(scratch, "exec"),
 		"--pidfile", filepath.Join(scratch, "pid"), "--host", d.Host,
 		"--iptables=false", "--ip6tables=false", "--ip-masq=false", "--ip-forward=false")
@@ -190,10 +190,15 @@ func (d *Docker) removeImages(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// siteEnv is a variable by which a daemon and the processes that it starts are
+// known to be of a site: its value is the daemon's folder.
+const siteEnv = "UNIKERNEL_SITE="
+
 // daemonEnv is the environment of the daemons that the harness starts: nothing
 // of the caller's, such as proxies or cloud credentials, changes what they do.
-func daemonEnv(tmp string) []string {
+func daemonEnv(tmp, dir string) []string {
 	return []string{
+		siteEnv + dir + "/",
 		"PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin",
 		"HOME=" + os.Getenv("HOME"),
 		"TMPDIR=" + tmp,

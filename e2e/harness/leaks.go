@@ -37,7 +37,6 @@ func LookAtMachine(stays func(pid int) bool, folders ...string) (Machine, error)
 		found.addMounts(folders),
 		found.addTree("cgroup", "/sys/fs/cgroup", 4),
 		found.addTree("file", "/run", 2),
-		found.addTemp(),
 	)
 	return found, err
 }
@@ -141,15 +140,6 @@ func (m Machine) addTree(kind, root string, depth int) error {
 	})
 }
 
-// addTemp lists the harness's own temporary folders.
-func (m Machine) addTemp() error {
-	own, err := filepath.Glob(filepath.Join(os.TempDir(), "ndu-*"))
-	for _, path := range own {
-		m.add("file", path)
-	}
-	return err
-}
-
 func marked(name string) bool {
 	return slices.ContainsFunc(marks, func(mark string) bool { return strings.Contains(name, mark) })
 }
@@ -174,7 +164,7 @@ func commandLine(pid int) string {
 // usesFolder tells whether a process bears a path under a folder.
 func usesFolder(pid int, folder string) bool {
 	proc := fmt.Sprintf("/proc/%d/", pid)
-	for name, tie := range map[string]string{"cmdline": folder + "/", "environ": "TMPDIR=" + filepath.Join(os.TempDir(), "ndu-")} {
+	for name, tie := range map[string]string{"cmdline": folder + "/", "environ": siteEnv + folder + "/"} {
 		if data, err := os.ReadFile(proc + name); err == nil && bytes.Contains(data, []byte(tie)) {
 			return true
 		}

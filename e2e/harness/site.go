@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -25,7 +26,7 @@ type Site struct {
 	Before Machine // what was there before
 	State  string  // file that keeps this, until the site is closed
 
-	lock *os.File // held while this process has the site open
+	lock io.Closer // held while this process has the site open
 }
 
 // OpenSite starts a site whose files lie under build/name. Progress is told as
@@ -38,7 +39,7 @@ func OpenSite(ctx context.Context, name string, progress func(string)) (*Site, e
 	if os.Geteuid() != 0 {
 		return nil, errors.New("a Nomad client, Docker and the driver need root: run this as root")
 	}
-	lock, err := lockSite(layout, name)
+	lock, err := lockSites(ctx, progress)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +51,7 @@ func OpenSite(ctx context.Context, name string, progress func(string)) (*Site, e
 		return nil, err
 	}
 	progress("Looking for Docker, or starting it")
-	if s.Docker, err = StartDocker(ctx, layout.Build("docker")); err != nil {
+	if s.Docker, err = StartDocker(ctx, layout.Build(name, "docker")); err != nil {
 		return nil, err
 	}
 	if err := s.save(); err != nil {
@@ -96,7 +97,7 @@ func (s *Site) AwaitNothingNew(ctx context.Context, before Machine) error {
 
 // folders are those that only this site's processes use.
 func (s *Site) folders() []string {
-	return []string{filepath.Dir(s.State), s.Layout.Build("docker")}
+	return []string{filepath.Dir(s.State)}
 }
 
 // Close stops all jobs, the agent and Docker, and fails if anything is left.

@@ -8,13 +8,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/docker/docker/client"
-	"golang.org/x/sys/unix"
 )
 
 // stateFile keeps an open site, so that another run can close it: one that was
@@ -32,27 +34,34 @@ func (s *Site) save() error {
 	return os.WriteFile(s.State, data, 0o644)
 }
 
-// lockSite keeps other runs from using the site of that name, until the file
-// is closed or this process ends.
-func lockSite(layout Layout, name string) (*os.File, error) {
-	path := layout.Build(name, "lock")
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
-	}
-	lock, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+// lockName is an abstract socket: it needs no file and goes with its holder.
+const lockName = "@nomad-driver-unikernel-site"
+
+// lockSites waits until no other run has a site open on this machine: two would
+// share Docker's bridge, and each would take the other's things for leftovers.
+// The lock holds until it is closed or this process ends.
+func lockSites(ctx context.Context, progress func(string)) (io.Closer, error) {
+	var lock net.Listener
+	told := false
+	err := retry(ctx, time.Second, func() error {
+		var err error
+		lock, err = net.Listen("unix", lockName)
+		if errors.Is(err, syscall.EADDRINUSE) && !told {
+			progress("Waiting for the end of another run on this machine")
+			told = true
+		}
+		return err
+	})
 	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("another run holds %s, wait for its end: %w", path, err), lock.Close())
+		return nil, fmt.Errorf("waiting for other runs: %w", err)
 	}
 	return lock, nil
 }
 
 // CloseLeftover closes the site of that name that an earlier run left open, if
 // there is one.
-func CloseLeftover(layout Layout, name string) error {
-	lock, err := lockSite(layout, name)
+func CloseLeftover(ctx context.Context, layout Layout, name string, progress func(string)) error {
+	lock, err := lockSites(ctx, progress)
 	if err != nil {
 		return err
 	}
