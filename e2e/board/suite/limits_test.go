@@ -15,8 +15,8 @@ import (
 // QEMU over its limit ends, and Nomad says why.
 func TestOutOfMemory(t *testing.T) {
 	a := startAgent(t, `memory_overhead = "1MiB"`)
-	alloc := a.run(t, `memory = 20
-args = ["--fill-memory"]`, failed)
+	alloc := a.run(t, `memory = 32
+args = ["--start-delay=3", "--fill-memory"]`, failed)
 	t.Log(told(alloc))
 	must.Eq(t, "true", end(t, alloc).Details["oom_killed"])
 }
