@@ -103,6 +103,33 @@ func (l *launch) withResolvers(config network.Config) network.Config {
 	return config
 }
 
-// driverNetwork: the guest has no address of its own that others reach; Nomad
-// advertises the host's, or the allocation's in bridge mode.
-func (l *launch) driverNetwork() *drivers.DriverNetwork { return nil }
+// driverNetwork is what Nomad advertises of a service with address_mode =
+// "driver". Nomad takes the address from here, and the port from the group's
+// `to`, which is the guest's. In bridge mode, guests' ports are reached at the
+// allocation's address. In user mode they are not reached; an address is given
+// only where the host's ports are the same, else Nomad would advertise ports
+// on which nobody listens.
+func (l *launch) driverNetwork() *drivers.DriverNetwork {
+	if l.nic == nil || len(l.ports) == 0 {
+		return nil
+	}
+	first := l.ports[0]
+	if l.nic.Netns != "" {
+		return at(l.task.Env["NOMAD_ALLOC_IP_"+first.Label])
+	}
+	for _, port := range l.ports {
+		mapping, _ := l.task.Resources.Ports.Get(port.Label)
+		if mapping.To != mapping.Value || port.HostIP != first.HostIP {
+			return nil
+		}
+	}
+	return at(first.HostIP.String())
+}
+
+// at leaves address_mode = "auto" with the host's address, as for containers.
+func at(address string) *drivers.DriverNetwork {
+	if address == "" {
+		return nil
+	}
+	return &drivers.DriverNetwork{IP: address}
+}
