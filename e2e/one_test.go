@@ -71,8 +71,8 @@ func TestRefused(t *testing.T) {
 		{"unknown accelerator", map[string]string{"accelerator": "hvf"}, []string{"accelerator", "hvf", "tcg"}},
 		{"port that the group lacks", map[string]string{"ports": `["https"]`}, []string{"ports", "https", "http"}},
 		{"too little memory", map[string]string{"memory": "20"}, []string{"memory", "20"}},
-		{"comma in an option", map[string]string{"machine": "virt,accel=kvm"}, []string{"machine", "virt,accel=kvm"}},
-		{"quote in an option", map[string]string{"machine": `pc\"`}, []string{"machine", `pc`}},
+		{"comma in an option", map[string]string{"machine": "virt,accel=kvm"}, []string{"machine.type", "virt,accel=kvm"}},
+		{"quote in an option", map[string]string{"machine": `pc\"`}, []string{"machine.type", `pc`}},
 		{"missing initrd", map[string]string{"initrd": filepath.Join(site.ImageDir(), "absent.cpio")}, []string{"initrd", "absent.cpio"}},
 	}
 	for _, c := range cases {

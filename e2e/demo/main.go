@@ -28,11 +28,7 @@ func main() {
 
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer cancel()
-	err := run(ctx, *keep, *stop)
-	if ctx.Err() != nil {
-		err = errors.Join(errors.New("interrupted; all that ran was stopped"), err)
-	}
-	if err != nil {
+	if err := run(ctx, *keep, *stop); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
@@ -60,7 +56,11 @@ func run(ctx context.Context, keep, stop bool) (err error) {
 
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
-	if err := show(ctx, site, keep); err != nil {
+	err = show(ctx, site, keep)
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return errors.New("interrupted; all that ran is stopped")
+	}
+	if err != nil {
 		return err
 	}
 	if keep {
