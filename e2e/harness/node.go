@@ -1,0 +1,78 @@
+// Copyright (c) The nomad-driver-unikernel authors
+// SPDX-License-Identifier: MPL-2.0
+
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclwrite"
+	"github.com/zclconf/go-cty/cty"
+)
+
+// NodeExtras is what some tests need of the client beyond what all do. Empty:
+// as it is.
+type NodeExtras struct {
+	Consul     string // address of Consul's HTTP API
+	CNIConfigs string // folder of the networks that jobs call cni/NAME
+	InfraImage string // what holds the namespace of a group with containers
+}
+
+// Reconfigure starts the client anew with extras, and returns what starts it
+// anew without them.
+func (c *Cluster) Reconfigure(ctx context.Context, extras NodeExtras) (restore func(context.Context) error, err error) {
+	file := c.file("client", "hcl")
+	plain, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	extended, err := extras.addTo(plain)
+	if err != nil {
+		return nil, fmt.Errorf("extending %s: %w", file, err)
+	}
+	restore = func(ctx context.Context) error { return c.restartWith(ctx, plain) }
+	if err := c.restartWith(ctx, extended); err != nil {
+		return nil, errors.Join(err, restore(ctx))
+	}
+	return restore, nil
+}
+
+func (c *Cluster) restartWith(ctx context.Context, config []byte) error {
+	if err := os.WriteFile(c.file("client", "hcl"), config, 0o644); err != nil {
+		return err
+	}
+	return c.RestartNode(ctx, syscall.SIGINT)
+}
+
+func (e NodeExtras) addTo(config []byte) ([]byte, error) {
+	file, problems := hclwrite.ParseConfig(config, "client.hcl", hcl.InitialPos)
+	if problems.HasErrors() {
+		return nil, problems
+	}
+	root := file.Body()
+	set := func(body *hclwrite.Body, name, value string) {
+		if value != "" {
+			body.SetAttributeValue(name, cty.StringVal(value))
+		}
+	}
+	if e.Consul != "" {
+		set(root.AppendNewBlock("consul", nil).Body(), "address", e.Consul)
+	}
+	client := root.FirstMatchingBlock("client", nil)
+	docker := root.FirstMatchingBlock("plugin", []string{"docker"})
+	if client == nil || docker == nil {
+		return nil, errors.New(`it has no block client, or none plugin "docker"`)
+	}
+	set(client.Body(), "cni_config_dir", e.CNIConfigs)
+	options := docker.Body().FirstMatchingBlock("config", nil)
+	if options == nil {
+		return nil, errors.New(`its block plugin "docker" has no block config`)
+	}
+	set(options.Body(), "infra_image", e.InfraImage)
+	return file.Bytes(), nil
+}
