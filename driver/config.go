@@ -193,6 +193,8 @@ func (c TaskConfig) check(allowed []*regexp.Regexp) (*wish, error) {
 	}
 	fail("accelerator", checkAccelerator(c.Accelerator))
 	fail("machine.gic", checkGIC(c.Machine.GIC))
+	fail("machine.type", checkWord(c.Machine.Type, machineType, "virt or pc"))
+	fail("machine.cpu", checkWord(c.Machine.CPU, cpuModelName, "max or host,-pmu"))
 	for _, arg := range c.ExtraArgs {
 		fail("extra_args", checkExtraArg(arg, allowed))
 	}
@@ -220,6 +222,20 @@ func checkGIC(value string) error {
 		return nil
 	}
 	return fmt.Errorf("unknown GIC version %q: use 2, 3, 4, host or max", value)
+}
+
+// What QEMU takes as a machine type and as a CPU model with its features. No
+// other option of QEMU fits into these.
+var (
+	machineType  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+	cpuModelName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*(,[+-][A-Za-z0-9._-]+|,[a-z0-9._-]+=(on|off))*$`)
+)
+
+func checkWord(value string, pattern *regexp.Regexp, example string) error {
+	if value == "" || pattern.MatchString(value) {
+		return nil
+	}
+	return fmt.Errorf("%q is no such name: use one like %s", value, example)
 }
 
 func checkExtraArg(arg string, allowed []*regexp.Regexp) error {

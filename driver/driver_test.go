@@ -304,10 +304,12 @@ func TestStartTask_Refuses(t *testing.T) {
 		{"unknown accelerator", image(`accelerator = "xen"`), 64, []string{"config.accelerator", "xen", "kvm"}},
 		{"extra argument", image(`extra_args = ["-daemonize"]`), 64, []string{"config.extra_args", "-daemonize", "args_allowlist"}},
 		{"bad pattern", image("ready {\n pattern = \"(\"\n}"), 64, []string{"config.ready.pattern"}},
+		{"option in a machine type", image("machine {\n type = \"virt,dumpdtb=/tmp/x\"\n}"), 64, []string{"config.machine.type", "dumpdtb"}},
+		{"option in a CPU model", image("machine {\n cpu = \"max -daemonize\"\n}"), 64, []string{"config.machine.cpu", "daemonize"}},
 		{"unknown machine", image(`guest = "unikraft"
 			accelerator = "tcg"
 			machine {
-				type = "virt,dumpdtb=/tmp/x"
+				type = "no-such-board"
 			}`), 64, []string{"unsupported machine type"}},
 	}
 	h := newHarness(t, runDir(t), "")

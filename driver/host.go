@@ -29,11 +29,13 @@ func (h *host) get(ctx context.Context, s *settings) (probe.Result, error) {
 		return h.result, nil
 	}
 	result, err := probe.Host(ctx, probe.Options{QEMU: s.qemuPaths(), User: s.User, Emulation: s.Emulation})
-	if err != nil {
+	if err == nil {
+		h.result, h.probed = result, true
+	}
+	if h.result.Arches == nil {
 		return result, fmt.Errorf("finding out what this node can do: %w", err)
 	}
-	h.result, h.probed = result, true
-	return result, nil
+	return h.result, nil // also on a node too busy to answer: what worked before still counts
 }
 
 // forget makes the next get probe again.

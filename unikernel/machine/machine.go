@@ -127,6 +127,9 @@ func boot(ctx context.Context, c Config, w Watch, dir string, p *process) (*Mach
 	if err := p.limitFiles(); err != nil {
 		return nil, err
 	}
+	if err := p.allowOOMKill(); err != nil {
+		return nil, err
+	}
 	m, err := watch(ctx, State{Dir: dir, PID: p.pid, StartTime: p.startTime}, p, w)
 	if err != nil {
 		return nil, err

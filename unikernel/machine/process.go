@@ -132,6 +132,16 @@ func (p *process) limitFiles() error {
 	return nil
 }
 
+// allowOOMKill undoes what QEMU inherits from an agent that systemd protects
+// (OOMScoreAdjust=-1000): a task over its limit could not be killed then.
+func (p *process) allowOOMKill() error {
+	err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", p.pid), []byte("0"), 0)
+	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ESRCH) && !errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("letting the kernel kill QEMU over its limit: %w", err)
+	}
+	return nil
+}
+
 // release lets go of a process without ending it.
 func (p *process) release() { p.pidfd.Close() }
 

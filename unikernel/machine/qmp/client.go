@@ -112,7 +112,7 @@ func (c *Client) Execute(ctx context.Context, name string, arguments, result any
 	id, reply := c.expect()
 	defer c.forget(id)
 	if err := c.send(command{Execute: name, Arguments: arguments, ID: id}); err != nil {
-		return fmt.Errorf("QMP %s: %w", name, err)
+		return fmt.Errorf("QMP %s: %w (%w)", name, ErrClosed, err)
 	}
 
 	select {
