@@ -130,7 +130,7 @@ var mirageSigns = append(append([]sign{
 // solo5Signs: bindings/exit.c tells the status. What ended it stands before.
 var solo5Signs = append([]sign{
 	{pattern: regexp.MustCompile(`^Solo5: solo5_exit\((-?\d+)\) called$`), end: returned, replaces: always},
-	{pattern: regexp.MustCompile(`^Solo5: solo5_abort\(\) called$`), end: crashed, replaces: always},
+	{pattern: regexp.MustCompile(`^Solo5: (?:solo5_abort\(\) called$|ABORT: )`), end: crashed, replaces: always},
 	{pattern: regexp.MustCompile(`^Solo5: (?:trap|PANIC|ABORT|assertion)`)},
 	{pattern: uncaughtException},
 }, ocamlSigns...)

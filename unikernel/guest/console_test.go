@@ -42,6 +42,7 @@ func TestSigns(t *testing.T) {
 		{name: "Solo5 exit", family: Solo5, console: []string{"Solo5: solo5_exit(0) called", "Solo5: Halted"}, told: true, evidence: "solo5_exit(0)"},
 		{name: "Solo5 exception", family: Solo5, console: []string{"Fatal error: exception Not_found", "Solo5: solo5_exit(2) called"}, told: true, status: 2, evidence: "Not_found; Solo5: solo5_exit(2) called"},
 		{name: "Solo5 wrong argument", family: Solo5, console: []string{"hello: unknown option '--x'.", "Try 'hello --help' for more information.", "Solo5: solo5_exit(64) called"}, told: true, status: 64, evidence: "'--x'"},
+		{name: "Solo5 trap", family: Solo5, console: []string{"Solo5: ABORT: cpu_x86_64.c:124: Fatal trap"}, told: true, crashed: true, evidence: "Solo5: ABORT: cpu_x86_64.c:124: Fatal trap"},
 		{name: "Solo5 abort", family: Solo5, console: []string{"Solo5: trap: type=#PF", "Solo5: solo5_abort() called"}, told: true, crashed: true, evidence: "#PF; Solo5: solo5_abort() called"},
 		{name: "Solo5 detail alone", family: Solo5, console: []string{"Solo5: trap: type=#PF"}},
 		{name: "Linux panic", family: Linux, console: []string{"[    1.102030] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100", "[    1.203040] reboot: Restarting system"}, told: true, crashed: true, evidence: "exitcode=0x00000100"},

@@ -92,8 +92,9 @@ func refuseEnv(b Boot, family string) error {
 }
 
 // ownAddress is an option by which a user gives the address himself, also with
-// the name of a stack in front (--service-ipv4=).
-var ownAddress = regexp.MustCompile(`^--(?:[\w-]+-)?ipv([46])(?:-gateway|-only)?(?:=|$)`)
+// the name of a stack in front (--service-ipv4=). With --ipv6-only an IPv4
+// address is not wanted; --ipv4-only gives none.
+var ownAddress = regexp.MustCompile(`^--(?:[\w-]+-)?ipv(?:[46](?:-gateway)?|6-only)(?:=|$)`)
 
 // mirageArgs are the options that tell the address, unless the user tells it
 // himself, and the user's arguments after them. DNS servers and hostname are
