@@ -125,12 +125,19 @@ func mirageArgs(b Boot) ([]string, error) {
 	return append(args, b.Args...), nil
 }
 
+// optionName is an option in front of its value, as cmdliner reads it.
+var optionName = regexp.MustCompile(`^--[A-Za-z0-9][\w-]*=`)
+
 // mirageQuote writes a word as mirage-bootvar's parse_argv reads it: double
 // quotes and backslashes are special, single quotes are not, and only a space
-// ends a word.
+// ends a word. An option's quotes stand around its value, as MirageOS's own
+// hint has them: images that take their words from Unikraft alone, and never
+// look at these quotes, know the option all the same.
 func mirageQuote(word string) string {
 	if !strings.ContainsFunc(word, func(r rune) bool { return r <= ' ' || r == '"' || r == '\\' }) {
 		return word
 	}
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(word) + `"`
+	option := optionName.FindString(word)
+	value := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(word[len(option):])
+	return option + `"` + value + `"`
 }

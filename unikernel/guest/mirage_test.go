@@ -25,7 +25,9 @@ func TestMirageCommandLine(t *testing.T) {
 		{"an IPv6 address", X86_64, Boot{Net: ipv6}, "--ipv6=fd00::2/64 --ipv6-gateway=fd00::1"},
 		{"the user's address wins", X86_64, Boot{Net: userNet(), Args: []string{"--ipv4=1.2.3.4/8"}}, "--ipv4=1.2.3.4/8"},
 		{"the user's address of a stack wins", X86_64, Boot{Net: userNet(), Args: []string{"--service-ipv4=1.2.3.4/8"}}, "--service-ipv4=1.2.3.4/8"},
-		{"quotes within quotes", X86_64, Boot{Args: []string{`--hello=a b`}}, `'"--hello=a b"'`},
+		{"quotes within quotes", X86_64, Boot{Args: []string{`--hello=a b`}}, `'--hello="a b"'`},
+		{"quotes and equals signs in a value", X86_64, Boot{Args: []string{`--hello=a "b=c`}}, `'--hello="a \"b=c"'`},
+		{"an equals sign that ends no option", X86_64, Boot{Args: []string{`a b=c d`}}, `'"a b=c d"'`},
 		{"single quotes", X86_64, Boot{Args: []string{`it's`}}, `'it'"'"'s'`},
 		{"double quotes and backslashes", X86_64, Boot{Args: []string{`a"\`}}, `'"a\"\\"'`},
 		{"a separator does not swallow", ARM64, Boot{Name: "web", Args: []string{"a", "--", "b"}}, `web a '"--"' b`},
@@ -49,6 +51,7 @@ func TestSolo5CommandLine(t *testing.T) {
 	}{
 		{"nothing", Boot{Name: "web"}, ""},
 		{"an address", Boot{Net: userNet(), Args: []string{"a b"}}, `--ipv4=10.0.2.15/24 --ipv4-gateway=10.0.2.2 "a b"`},
+		{"an option's value", Boot{Args: []string{"--hello=a b"}}, `--hello="a b"`},
 		{"Solo5's own options", Boot{KernelArgs: []string{"--solo5:debug"}, Args: []string{"a"}}, "--solo5:debug a"},
 		{"the application's like-named options", Boot{Args: []string{"--solo5:quiet"}}, `"--solo5:quiet"`},
 		{"single quotes", Boot{Args: []string{"it's"}}, "it's"},
