@@ -23,12 +23,12 @@ import (
 // Consul knows a unikernel as it knows a container: where it is, whether it
 // answers, and that it has gone.
 func TestConsul(t *testing.T) {
-	agent, err := harness.StartConsul(limit(t, time.Minute), site.Layout, site.Nomad.Dir)
+	agent, err := site.StartConsul(limit(t, time.Minute))
 	must.NoError(t, err)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		must.NoError(t, agent.Stop(ctx))
+		must.NoError(t, site.StopConsul(ctx))
 	})
 	withNode(t, harness.NodeExtras{Consul: agent.Address})
 	keepBridge(t)

@@ -44,6 +44,8 @@ type Cluster struct {
 	Left    Footprint // what a node leaves when it ends
 	Server  *Process
 	Node    *Process
+
+	changed func() error // keeps the processes where a later run finds them
 }
 
 // ClusterOptions is what the runs of a cluster differ in.
@@ -51,6 +53,10 @@ type ClusterOptions struct {
 	Dir        string   // emptied first
 	ImagePaths []string // host folders that hold unikernel images
 	DockerHost string   // endpoint of the Docker daemon
+
+	// Changed is called when the cluster has other processes than before; nil:
+	// nobody needs to know.
+	Changed func(*Cluster) error
 }
 
 // StartCluster starts a server and a client, and waits until the client's
@@ -67,6 +73,10 @@ func StartCluster(ctx context.Context, layout Layout, options ClusterOptions) (*
 	c := &Cluster{Dir: options.Dir, Program: nomad, Left: lookFor(nomadFootprint)}
 	if err := c.prepare(plugin, options); err != nil {
 		return nil, fmt.Errorf("preparing Nomad's folder %s: %w", c.Dir, err)
+	}
+	c.changed = func() error { return nil }
+	if options.Changed != nil {
+		c.changed = func() error { return options.Changed(c) }
 	}
 	c.Scratch, err = os.MkdirTemp("", "ndu-nomad-")
 	if err != nil {
@@ -132,6 +142,9 @@ func (c *Cluster) start(ctx context.Context) error {
 	if c.Server, err = c.spawn("server"); err != nil {
 		return err
 	}
+	if err := c.changed(); err != nil {
+		return err
+	}
 	if err := c.answers(ctx, c.Server, c.Address); err != nil {
 		return fmt.Errorf("starting the Nomad server: %w", err)
 	}
@@ -147,6 +160,9 @@ func (c *Cluster) spawn(role string) (*Process, error) {
 func (c *Cluster) StartNode(ctx context.Context) error {
 	var err error
 	if c.Node, err = c.spawn("client"); err != nil {
+		return err
+	}
+	if err := c.changed(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)

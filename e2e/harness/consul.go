@@ -22,14 +22,12 @@ type Consul struct {
 	Address string // of its HTTP API, host and port
 	Client  *consul.Client
 	DNS     *net.Resolver // answers of names that end in .consul
-
-	process *Process
 }
 
-// StartConsul starts an agent whose log lies in dir, and waits until it can
-// keep services.
-func StartConsul(ctx context.Context, layout Layout, dir string) (*Consul, error) {
-	program, err := layout.Program("consul")
+// StartConsul starts a Consul agent for the site, and waits until it can keep
+// services.
+func (s *Site) StartConsul(ctx context.Context) (*Consul, error) {
+	program, err := s.Layout.Program("consul")
 	if err != nil {
 		return nil, err
 	}
@@ -46,13 +44,29 @@ func StartConsul(ctx context.Context, layout Layout, dir string) (*Consul, error
 		argv = append(argv, "-"+name+"-port", strconv.Itoa(ports[i]))
 	}
 	argv = append(argv, "-grpc-port", "-1", "-grpc-tls-port", "-1")
-	if c.process, err = spawn(filepath.Join(dir, "consul.log"), daemonEnv(os.TempDir(), dir), argv...); err != nil {
+	dir := filepath.Dir(s.State)
+	if s.Consul, err = spawn(filepath.Join(dir, "consul.log"), daemonEnv(os.TempDir(), dir), argv...); err != nil {
 		return nil, err
 	}
-	if err := c.await(ctx); err != nil {
-		return nil, errors.Join(err, c.Stop(ctx))
+	if err := s.save(); err != nil {
+		return nil, errors.Join(err, s.StopConsul(ctx))
+	}
+	if err := c.await(ctx, s.Consul); err != nil {
+		return nil, errors.Join(err, s.StopConsul(ctx))
 	}
 	return c, nil
+}
+
+// StopConsul ends the site's Consul agent, if one was started.
+func (s *Site) StopConsul(ctx context.Context) error {
+	if s.Consul == nil {
+		return nil
+	}
+	if err := end(ctx, s.Consul, syscall.SIGINT); err != nil {
+		return err
+	}
+	s.Consul = nil
+	return s.save()
 }
 
 func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
@@ -65,13 +79,13 @@ func resolver(server string) *net.Resolver {
 }
 
 // await waits for its own node in the catalogue: a leader alone does not do.
-func (c *Consul) await(ctx context.Context) error {
+func (c *Consul) await(ctx context.Context, agent *Process) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	return retry(ctx, 100*time.Millisecond, func() error {
-		if !c.process.alive() {
+		if !agent.alive() {
 			cancel()
-			return fmt.Errorf("consul ended at once; its log %s ends in:\n%s", c.process.Log, c.process.tail())
+			return fmt.Errorf("consul ended at once; its log %s ends in:\n%s", agent.Log, agent.tail())
 		}
 		nodes, _, err := c.Client.Catalog().Nodes((&consul.QueryOptions{}).WithContext(ctx))
 		if err == nil && len(nodes) == 0 {
@@ -80,9 +94,6 @@ func (c *Consul) await(ctx context.Context) error {
 		return err
 	})
 }
-
-// Stop ends the agent.
-func (c *Consul) Stop(ctx context.Context) error { return end(ctx, c.process, syscall.SIGINT) }
 
 // Await waits until what Consul knows of a service satisfies a condition, and
 // returns it.

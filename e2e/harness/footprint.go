@@ -17,7 +17,7 @@ import (
 // Folders that daemons make outside their own and leave when they end.
 var (
 	dockerFootprint = []string{"/sys/fs/cgroup/docker", "/sys/fs/cgroup/*/docker", "/run/docker", "/run/containerd"}
-	nomadFootprint  = []string{"/sys/fs/cgroup/nomad.slice", "/sys/fs/cgroup/*/nomad", driverFolder, "/run/cni"}
+	nomadFootprint  = []string{"/sys/fs/cgroup/nomad.slice", "/sys/fs/cgroup/*/nomad", driverFolder, "/run/cni/nomad", "/run/cni"}
 )
 
 // driverFolder holds the driver's sockets. A run that leaves something in it
@@ -33,6 +33,9 @@ type Footprint struct {
 func lookFor(patterns []string) Footprint {
 	return Footprint{Patterns: patterns, Before: glob(patterns)}
 }
+
+// folders are those that are there now, whoever made them.
+func (f Footprint) folders() []string { return glob(f.Patterns) }
 
 // erase removes the folders that were not there before. A cgroup that holds
 // processes cannot be removed, so nothing that still runs is harmed.

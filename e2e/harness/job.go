@@ -78,22 +78,25 @@ func placementFailures(eval *api.Evaluation) string {
 }
 
 // RunService submits a service job and waits until its deployment succeeded,
-// which takes every check to pass.
+// which takes every check to pass. A job that is placed without a deployment,
+// such as one with max_parallel = 0 or a smaller count, is waited for until
+// all that is to run runs.
 func (c *Cluster) RunService(ctx context.Context, job *api.Job) error {
 	if err := c.Submit(ctx, job); err != nil {
 		return err
 	}
-	var deployment *api.Deployment
-	err := await(ctx, func(q *api.QueryOptions) (uint64, bool, error) {
-		var meta *api.QueryMeta
-		var err error
-		deployment, meta, err = c.Client.Jobs().LatestDeployment(*job.ID, q)
-		if err != nil {
-			return 0, false, err
-		}
-		done := deployment != nil && deployment.Status != "running" && deployment.Status != "initializing" && deployment.Status != "pending"
-		return meta.LastIndex, done, nil
-	})
+	deployment, err := c.deployment(ctx, *job.ID)
+	if err != nil {
+		return err
+	}
+	if deployment == nil {
+		_, err := c.WaitAllocs(ctx, *job.ID, allRun)
+		return err
+	}
+	ended := func(d *api.Deployment) bool {
+		return !slices.Contains([]string{"running", "initializing", "pending"}, d.Status)
+	}
+	deployment, err = c.WaitDeployment(ctx, deployment.ID, ended)
 	if err == nil && deployment.Status != "successful" {
 		err = fmt.Errorf("deployment %s: %s", deployment.Status, deployment.StatusDescription)
 	}
@@ -101,6 +104,49 @@ func (c *Cluster) RunService(ctx context.Context, job *api.Job) error {
 		return fmt.Errorf("job %s did not become healthy: %w\n%s", *job.ID, err, c.Describe(context.WithoutCancel(ctx), *job.ID))
 	}
 	return nil
+}
+
+// deployment is that of a job's newest version, or nil. It is made together
+// with the allocations: a job that was placed without one gets none.
+func (c *Cluster) deployment(ctx context.Context, jobID string) (*api.Deployment, error) {
+	q := (&api.QueryOptions{}).WithContext(ctx)
+	job, _, err := c.Client.Jobs().Info(jobID, q)
+	if err != nil {
+		return nil, fmt.Errorf("reading job %s: %w", jobID, err)
+	}
+	deployment, _, err := c.Client.Jobs().LatestDeployment(jobID, q)
+	if err != nil {
+		return nil, fmt.Errorf("reading the deployment of job %s: %w", jobID, err)
+	}
+	if deployment == nil || deployment.JobVersion != *job.Version {
+		return nil, nil
+	}
+	return deployment, nil
+}
+
+// WaitDeployment waits until a deployment satisfies a condition, and returns it.
+func (c *Cluster) WaitDeployment(ctx context.Context, id string, until func(*api.Deployment) bool) (*api.Deployment, error) {
+	var deployment *api.Deployment
+	err := await(ctx, func(q *api.QueryOptions) (uint64, bool, error) {
+		var meta *api.QueryMeta
+		var err error
+		deployment, meta, err = c.Client.Deployments().Info(id, q)
+		if err != nil {
+			return 0, false, err
+		}
+		return meta.LastIndex, until(deployment), nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("waiting for deployment %s: %w", id, err)
+	}
+	return deployment, nil
+}
+
+// allRun tells whether all that is to run runs.
+func allRun(allocs []*api.AllocationListStub) bool {
+	return len(allocs) > 0 && !slices.ContainsFunc(allocs, func(a *api.AllocationListStub) bool {
+		return a.DesiredStatus == "run" && a.ClientStatus != "running"
+	})
 }
 
 // WaitAllocs waits until a job's allocations satisfy a condition, and returns them.

@@ -50,7 +50,7 @@ func (l Layout) Build(names ...string) string {
 func (l Layout) Program(name string) (string, error) {
 	path := l.Build("bin", name)
 	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("%s is not built, run `make build build/bin/nomad`: %w", name, err)
+		return "", fmt.Errorf("%s is not built, run `make build build/bin/nomad build/bin/consul`: %w", name, err)
 	}
 	return path, nil
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -69,6 +70,16 @@ func (m Machine) without(before Machine) []string {
 	}
 	sort.Strings(left)
 	return left
+}
+
+// with is m and some folders, without what is in them.
+func (m Machine) with(folders []string) Machine {
+	all := maps.Clone(m)
+	for _, folder := range folders {
+		all.add("cgroup", folder)
+		all.add("file", folder)
+	}
+	return all
 }
 
 func (m Machine) add(kind, name string) { m[kind+" "+name] = true }

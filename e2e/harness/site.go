@@ -23,8 +23,9 @@ type Site struct {
 	Layout Layout
 	Docker *Docker
 	Nomad  *Cluster
-	Before Machine // what was there before
-	State  string  // file that keeps this, until the site is closed
+	Consul *Process // nil: none was started
+	Before Machine  // what was there before
+	State  string   // file that keeps this, until the site is closed
 
 	lock io.Closer // held while this process has the site open
 }
@@ -65,15 +66,20 @@ func OpenSite(ctx context.Context, name string, progress func(string)) (*Site, e
 	if err := os.MkdirAll(s.ScratchImages(), 0o755); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	s.Nomad, err = StartCluster(ctx, layout, ClusterOptions{
+	_, err = StartCluster(ctx, layout, ClusterOptions{
 		Dir:        layout.Build(name, "nomad"),
 		ImagePaths: []string{s.ImageDir(), s.ScratchImages()},
 		DockerHost: s.Docker.Host,
+		Changed: func(c *Cluster) error {
+			s.Nomad = c
+			return s.save()
+		},
 	})
 	if err != nil {
+		s.Nomad = nil // it was stopped
 		return nil, errors.Join(err, s.Close())
 	}
-	return s, s.save()
+	return s, nil
 }
 
 // ImageDir is the host folder with the unikernel images.
@@ -90,9 +96,14 @@ func (s *Site) LookAtMachine() (Machine, error) {
 }
 
 // AwaitNothingNew waits until nothing is left that was not there before, apart
-// from the site's own agents.
+// from the site's own agents, and from the folders that its daemons make for
+// their first task and keep until they end.
 func (s *Site) AwaitNothingNew(ctx context.Context, before Machine) error {
-	return AwaitNothingNew(ctx, before, s.Nomad.isAgent, s.folders()...)
+	expected := s.Nomad.Left.folders()
+	if s.Docker.Daemon != nil {
+		expected = append(expected, s.Docker.Left.folders()...)
+	}
+	return AwaitNothingNew(ctx, before.with(expected), s.Nomad.isAgent, s.folders()...)
 }
 
 // folders are those that only this site's processes use.
@@ -109,6 +120,7 @@ func (s *Site) Close() error {
 	if s.Nomad != nil {
 		errs = append(errs, s.Nomad.PurgeAll(ctx), s.Nomad.Stop(ctx))
 	}
+	errs = append(errs, s.StopConsul(ctx))
 	if s.Docker != nil {
 		errs = append(errs, s.Docker.Stop(ctx))
 	}

@@ -102,6 +102,7 @@ func (s *Site) connect() error {
 		}
 	}
 	if s.Nomad != nil {
+		s.Nomad.changed = s.save
 		err = s.Nomad.connect()
 	}
 	return err
