@@ -61,13 +61,8 @@ var pluginSpec = hclspec.NewObject(map[string]*hclspec.Spec{
 		"arm64":  text("arm64", ""),
 		"x86_64": text("x86_64", ""),
 	})),
-	"cache": hclspec.NewBlock("cache", false, hclspec.NewObject(map[string]*hclspec.Spec{
-		"dir":                 text("dir", ""),
-		"max_size":            text("max_size", "2GiB"),
-		"offline":             flag("offline", false),
-		"insecure_registries": list("insecure_registries"),
-		"auth_file":           text("auth_file", ""),
-	})),
+	"cache":  hclspec.NewBlock("cache", false, cacheSpec),
+	"verify": hclspec.NewBlockList("verify", verifySpec),
 	"gc": hclspec.NewBlock("gc", false, hclspec.NewObject(map[string]*hclspec.Spec{
 		"orphans": flag("orphans", true),
 	})),

@@ -20,29 +20,21 @@ import (
 
 // PluginConfig is the plugin's config block, as pluginSpec describes it.
 type PluginConfig struct {
-	ImagePaths     []string    `codec:"image_paths"`
-	User           string      `codec:"user"`
-	Emulation      bool        `codec:"emulation"`
-	MemoryOverhead string      `codec:"memory_overhead"`
-	ArgsAllowlist  []string    `codec:"args_allowlist"`
-	QEMU           QEMUConfig  `codec:"qemu"`
-	Cache          CacheConfig `codec:"cache"`
-	GC             *GCConfig   `codec:"gc"`
+	ImagePaths     []string       `codec:"image_paths"`
+	User           string         `codec:"user"`
+	Emulation      bool           `codec:"emulation"`
+	MemoryOverhead string         `codec:"memory_overhead"`
+	ArgsAllowlist  []string       `codec:"args_allowlist"`
+	QEMU           QEMUConfig     `codec:"qemu"`
+	Cache          CacheConfig    `codec:"cache"`
+	Verify         []VerifyConfig `codec:"verify"`
+	GC             *GCConfig      `codec:"gc"`
 }
 
 // QEMUConfig names QEMU binaries; empty: looked up in PATH.
 type QEMUConfig struct {
 	ARM64  string `codec:"arm64"`
 	X86_64 string `codec:"x86_64"`
-}
-
-// CacheConfig is about images from registries.
-type CacheConfig struct {
-	Dir                string   `codec:"dir"`
-	MaxSize            string   `codec:"max_size"`
-	Offline            bool     `codec:"offline"`
-	InsecureRegistries []string `codec:"insecure_registries"`
-	AuthFile           string   `codec:"auth_file"`
 }
 
 // GCConfig is about what no task owns.

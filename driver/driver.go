@@ -84,16 +84,9 @@ func (d *Driver) SetConfig(c *base.Config) error {
 	if err != nil {
 		return fmt.Errorf("the plugin's config is wrong: %w", err)
 	}
-	images, err := image.NewStore(image.Options{
-		CacheDir:           config.Cache.Dir,
-		MaxSizeMiB:         settings.cacheSizeMiB,
-		Offline:            config.Cache.Offline,
-		InsecureRegistries: config.Cache.InsecureRegistries,
-		AuthFile:           config.Cache.AuthFile,
-		Logger:             d.log,
-	})
+	images, err := image.NewStore(settings.imageOptions(d.log))
 	if err != nil {
-		return fmt.Errorf("the plugin's config is wrong: cache: %w", err)
+		return fmt.Errorf("the plugin's config is wrong: %w", err)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -352,6 +352,10 @@ func TestSetConfig_Refuses(t *testing.T) {
 		{`user = "no-such-user-here"`, "no-such-user-here"},
 		{`memory_overhead = "lots"`, "memory_overhead"},
 		{`args_allowlist = ["("]`, "args_allowlist"},
+		{`cache { dir = "relative" }`, "cache: dir"},
+		{"cache {\n mirror {\n registry = \"docker.io\"\n hosts = [\"mirror\"]\n }\n }", "cache: mirror"},
+		{`verify { image = "**" }`, `verify "**": keys`},
+		{"verify {\n image = \"**\"\n keys = [\"/absent/cosign.pub\"]\n }", "/absent/cosign.pub"},
 	}
 	for _, tc := range cases {
 		t.Run(tc.say, func(t *testing.T) {

@@ -118,6 +118,9 @@ func (l *layout) choose(all []v1.Descriptor) ([]v1.Descriptor, error) {
 	var chosen []v1.Descriptor
 	var names []string
 	for _, entry := range all {
+		if l.tag == "" && isSignatureTag(entryName(entry)) {
+			continue
+		}
 		if name := entryName(entry); !slices.Contains(names, name) {
 			names = append(names, name)
 		}
@@ -164,6 +167,25 @@ func (l *layout) manifest(_ context.Context, want v1.Descriptor) (document, erro
 		err = fmt.Errorf("manifest %s: %w: it is %s", want.Digest, errDigest, doc.digest)
 	}
 	return doc, err
+}
+
+// signatures are in an entry that is named as cosign's tag.
+func (l *layout) signatures(ctx context.Context, of v1.Hash) ([]document, error) {
+	data, err := l.read("index.json")
+	if err != nil {
+		return nil, err
+	}
+	var index v1.IndexManifest
+	if err := json.Unmarshal(data, &index); err != nil {
+		return nil, fmt.Errorf("index.json: %w", err)
+	}
+	for _, entry := range index.Manifests {
+		if namedAs(entry, signatureTag(of)) {
+			doc, err := l.manifest(ctx, entry)
+			return []document{doc}, err
+		}
+	}
+	return nil, nil
 }
 
 func (l *layout) blob(_ context.Context, want v1.Descriptor) (io.ReadCloser, error) {

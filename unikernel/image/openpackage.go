@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/image/cache"
 )
@@ -24,6 +25,10 @@ func (s *Store) openRegistry(ctx context.Context, request Request, want wish, pr
 	if err != nil {
 		return nil, err
 	}
+	keys, err := s.keysFor(repositoryName(sources[len(sources)-1].reference))
+	if err != nil {
+		return nil, err
+	}
 	stored, err := s.openCache()
 	if err != nil {
 		return nil, err
@@ -32,21 +37,24 @@ func (s *Store) openRegistry(ctx context.Context, request Request, want wish, pr
 	remembered := strings.Join([]string{origin.String(), string(request.Arch), string(request.Host), want.kernel, want.initrd}, " ")
 	policy := s.policy(request.Pull, origin.reference, want.name)
 	if policy != PullAlways {
-		image, err := s.fromCache(stored, remembered)
+		image, err := s.fromCache(stored, remembered, keys)
 		if !errors.Is(err, fs.ErrNotExist) {
 			return image, err
+		}
+		if signed := (refusal{}); policy == PullNever && errors.As(err, &signed) {
+			return nil, signed
 		}
 	}
 	if policy == PullNever {
 		return nil, errors.New("is not in the cache, and no registry is asked (pull = \"never\", or the plugin's offline = true)")
 	}
 	for i, from := range sources {
-		p := &pull{s, stored, from, want, request, progress}
+		p := &pull{s, stored, from, want, request, keys, progress}
 		image, err := p.image(ctx, remembered)
 		if err == nil {
 			return image, nil
 		}
-		if ctx.Err() != nil || i == len(sources)-1 {
+		if signed := (refusal{}); ctx.Err() != nil || i == len(sources)-1 || errors.As(err, &signed) {
 			return nil, hintCopy(explain(err), stored, remembered)
 		}
 		progress(fmt.Sprintf("mirror %s: %s", from, err))
@@ -86,12 +94,17 @@ func (p *pull) image(ctx context.Context, remembered string) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	known, _ := p.cache.Resolved(remembered) // none is as good as an old one
+	proof, err := p.prove(ctx, found, p.keys, known.Proof)
+	if err != nil {
+		return nil, err
+	}
 	entry, err := p.fetch(ctx, found)
 	if err != nil {
 		return nil, err
 	}
 	if remembered != "" {
-		if err := p.cache.Resolve(remembered, found.key); err != nil {
+		if err := p.cache.Resolve(remembered, found.key, proof); err != nil {
 			p.store.log.Warn("remembering what a reference leads to", "reference", remembered, "error", err)
 		}
 	}
@@ -101,8 +114,9 @@ func (p *pull) image(ctx context.Context, remembered string) (*Image, error) {
 	return imageOf(entry, p.from.String()+"@"+found.digest.String())
 }
 
-// fromCache opens what a reference led to when it was last asked for.
-func (s *Store) fromCache(stored *cache.Cache, remembered string) (*Image, error) {
+// fromCache opens what a reference led to when it was last asked for. What is
+// there without a signature that counts now is as good as missing.
+func (s *Store) fromCache(stored *cache.Cache, remembered string, keys []publicKey) (*Image, error) {
 	reference, err := stored.Resolved(remembered)
 	if err != nil {
 		return nil, err
@@ -110,6 +124,13 @@ func (s *Store) fromCache(stored *cache.Cache, remembered string) (*Image, error
 	entry, err := s.cached(stored, reference.Key)
 	if err != nil {
 		return nil, err
+	}
+	digest, err := v1.NewHash(entry.Digest)
+	if err == nil {
+		err = checkProof(reference.Proof, keys, digest)
+	}
+	if err != nil {
+		return nil, errors.Join(fs.ErrNotExist, refusal{fmt.Errorf("in the cache: %w", err)}, entry.Close())
 	}
 	return imageOf(entry, entry.Source+"@"+entry.Digest)
 }
@@ -133,6 +154,10 @@ func imageOf(entry *cache.Entry, source string) (*Image, error) {
 // the cache like others, so that tasks share its files; the layout is looked
 // at each time.
 func (s *Store) openLayoutImage(ctx context.Context, request Request, want wish, progress func(string)) (*Image, error) {
+	keys, err := s.keysFor(layoutName(want.name))
+	if err != nil {
+		return nil, err
+	}
 	from, err := s.openLayout(request, want.name)
 	if err != nil {
 		return nil, err
@@ -142,7 +167,7 @@ func (s *Store) openLayoutImage(ctx context.Context, request Request, want wish,
 	if err != nil {
 		return nil, err
 	}
-	p := &pull{s, stored, from, want, request, progress}
+	p := &pull{s, stored, from, want, request, keys, progress}
 	return p.image(ctx, "")
 }
 

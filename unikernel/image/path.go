@@ -16,6 +16,9 @@ import (
 // openFile opens the regular file that a job names by a path. field is the
 // task option it came from, for messages.
 func (s *Store) openFile(request Request, field, path string) (*os.File, error) {
+	if err := s.ruledPath(path); err != nil {
+		return nil, fmt.Errorf("%s %q: %w", field, path, err)
+	}
 	place, err := request.place(path)
 	if err != nil {
 		return nil, fmt.Errorf("%s %q: %w", field, path, err)

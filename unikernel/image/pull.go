@@ -25,6 +25,7 @@ type pull struct {
 	from     source
 	want     wish
 	request  Request
+	keys     []publicKey // one of them must have signed the image; none: nobody need
 	progress func(string)
 }
 
@@ -32,7 +33,8 @@ type pull struct {
 type chosen struct {
 	manifest v1.Manifest
 	digest   v1.Hash
-	key      string // in the cache
+	key      string     // in the cache
+	parents  []document // the indexes that led to it, the first one first
 }
 
 // resolve asks the source what the reference leads to.
@@ -41,10 +43,12 @@ func (p *pull) resolve(ctx context.Context) (chosen, error) {
 	if err != nil {
 		return chosen{}, err
 	}
+	var parents []document
 	for range 2 { // an index of indexes is none that tools make
 		if !root.isIndex() {
-			return p.chosen(root)
+			return p.chosen(root, parents)
 		}
+		parents = append(parents, root)
 		var index v1.IndexManifest
 		if err := json.Unmarshal(root.data, &index); err != nil {
 			return chosen{}, fmt.Errorf("its index cannot be read: %w", err)
@@ -61,7 +65,7 @@ func (p *pull) resolve(ctx context.Context) (chosen, error) {
 	if root.isIndex() {
 		return chosen{}, errors.New("is an index of indexes: name one of those by its digest")
 	}
-	return p.chosen(root)
+	return p.chosen(root, parents)
 }
 
 func (p *pull) document(ctx context.Context, get func(context.Context) (document, error)) (doc document, err error) {
@@ -86,7 +90,7 @@ func (d document) isIndex() bool {
 }
 
 // chosen reads a manifest and checks that an image can be made of it.
-func (p *pull) chosen(doc document) (chosen, error) {
+func (p *pull) chosen(doc document, parents []document) (chosen, error) {
 	if doc.mediaType == types.DockerManifestSchema1 || doc.mediaType == types.DockerManifestSchema1Signed {
 		return chosen{}, errors.New("is a Docker image of the first schema, which no tool makes any more: push it again")
 	}
@@ -101,7 +105,7 @@ func (p *pull) chosen(doc document) (chosen, error) {
 		return chosen{}, fmt.Errorf("has %d layers, over the %d that an image may have", len(manifest.Layers), mostLayers)
 	}
 	key := cache.Key("1", doc.digest.String(), p.want.kernel, p.want.initrd)
-	return chosen{manifest, doc.digest, key}, nil
+	return chosen{manifest, doc.digest, key, parents}, nil
 }
 
 // fetch brings a chosen image into the cache, unless it is there. One process

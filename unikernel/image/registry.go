@@ -23,6 +23,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
 // registry is an image in an OCI registry.
@@ -114,6 +115,55 @@ func stalled(ctx context.Context, err error) error {
 	return err
 }
 
+// signatures are in cosign's tag and among the referrers.
+func (r *registry) signatures(ctx context.Context, of v1.Hash) ([]document, error) {
+	repository := r.reference.Context()
+	var found []document
+	tagged, err := r.get(ctx, repository.Tag(signatureTag(of)))
+	switch {
+	case err == nil:
+		found = append(found, tagged)
+	case !isMissing(err):
+		return nil, err
+	}
+	referring, err := r.referrers(ctx, repository.Digest(of.String()))
+	if err != nil {
+		return nil, err
+	}
+	for _, entry := range referring[:min(len(referring), mostSigned)] {
+		doc, err := r.manifest(ctx, entry)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, doc)
+	}
+	return found, nil
+}
+
+// referrers lists the manifests that refer to another and may hold signatures;
+// none where the registry knows no referrers.
+func (r *registry) referrers(ctx context.Context, of name.Digest) ([]v1.Descriptor, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, r.patience.stall, errStalled)
+	defer cancel()
+	index, err := remote.Referrers(of, remote.WithContext(ctx), remote.Reuse(r.puller))
+	if err != nil {
+		return nil, stalled(ctx, err)
+	}
+	listed, err := index.IndexManifest()
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(listed.Manifests, func(entry v1.Descriptor) bool {
+		return entry.ArtifactType != "" && !holdsSignatures(entry.ArtifactType)
+	}), nil
+}
+
+// isMissing tells whether a registry does not have what it was asked for.
+func isMissing(err error) bool {
+	var answer *transport.Error
+	return errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound
+}
+
 func (r *registry) blob(ctx context.Context, want v1.Descriptor) (io.ReadCloser, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	waiting := time.AfterFunc(r.patience.stall, func() { cancel(errStalled) })
@@ -192,7 +242,7 @@ type guarded struct {
 // (go-containerregistry allows 100 MiB).
 func (g guarded) RoundTrip(request *http.Request) (*http.Response, error) {
 	response, err := g.send(request)
-	if err == nil && strings.Contains(request.URL.Path, "/manifests/") {
+	if err == nil && (strings.Contains(request.URL.Path, "/manifests/") || strings.Contains(request.URL.Path, "/referrers/")) {
 		response.Body = struct {
 			io.Reader
 			io.Closer

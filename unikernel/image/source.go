@@ -27,6 +27,8 @@ type source interface {
 	manifest(context.Context, v1.Descriptor) (document, error)
 	// blob is a configuration or layer.
 	blob(context.Context, v1.Descriptor) (io.ReadCloser, error)
+	// signatures are the manifests, if any, that hold signatures of another.
+	signatures(context.Context, v1.Hash) ([]document, error)
 }
 
 // document is an index or a manifest.

@@ -33,6 +33,9 @@ type Options struct {
 	// Mirrors are hosts to ask before a registry, by the registry's host.
 	Mirrors map[string][]string
 
+	// Verify says which images must be signed, and by whom. Empty: none need.
+	Verify []Rule
+
 	Logger hclog.Logger // nil: silent
 }
 
@@ -61,6 +64,7 @@ type Store struct {
 	log       hclog.Logger
 	transport http.RoundTripper
 	patience  patience
+	rules     []rule
 
 	mu     sync.Mutex
 	stored *cache.Cache // nil until it is needed
@@ -75,14 +79,18 @@ func NewStore(options Options) (*Store, error) {
 		options.CacheDir = DefaultCacheDir()
 	}
 	if !filepath.IsAbs(options.CacheDir) {
-		return nil, fmt.Errorf("cache dir %q: must be an absolute path", options.CacheDir)
+		return nil, fmt.Errorf("cache: dir %q: must be an absolute path", options.CacheDir)
 	}
 	for _, mirrors := range options.Mirrors {
 		for _, host := range mirrors {
 			if _, err := name.NewRegistry(host, name.StrictValidation); err != nil || !strings.ContainsAny(host, ".:") {
-				return nil, fmt.Errorf("mirror %q: write a host with its domain or port, such as mirror.example:5000", host)
+				return nil, fmt.Errorf("cache: mirror %q: write a host with its domain or port, such as mirror.example:5000", host)
 			}
 		}
+	}
+	rules, err := newRules(options.Verify)
+	if err != nil {
+		return nil, err
 	}
 	if options.MaxSizeMiB == 0 {
 		options.MaxSizeMiB = defaultMaxSizeMiB
@@ -95,7 +103,7 @@ func NewStore(options Options) (*Store, error) {
 	}
 	return &Store{
 		options: options, log: options.Logger.Named("image"),
-		transport: newTransport(options), patience: usualPatience,
+		transport: newTransport(options), patience: usualPatience, rules: rules,
 	}, nil
 }
 

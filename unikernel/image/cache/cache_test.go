@@ -120,8 +120,8 @@ func TestCache_Collect(t *testing.T) {
 		at := hour.Add(time.Duration(i) * time.Minute)
 		must.NoError(t, os.Chtimes(c.path(imagesDir, key, aboutFile), at, at))
 	}
-	must.NoError(t, c.Resolve("reference to a", a))
-	must.NoError(t, c.Resolve("reference to b", b))
+	must.NoError(t, c.Resolve("reference to a", a, nil))
+	must.NoError(t, c.Resolve("reference to b", b, nil))
 
 	infos, err := c.List()
 	must.NoError(t, err)
@@ -260,8 +260,8 @@ func TestCache_Crash(t *testing.T) {
 
 func TestCache_References(t *testing.T) {
 	c := open(t)
-	must.NoError(t, c.Resolve("a", Key("1")))
-	must.NoError(t, c.Resolve("a", Key("2")))
+	must.NoError(t, c.Resolve("a", Key("1"), nil))
+	must.NoError(t, c.Resolve("a", Key("2"), nil))
 	found, err := c.Resolved("a")
 	must.NoError(t, err)
 	must.Eq(t, Key("2"), found.Key)

@@ -19,6 +19,7 @@ type Reference struct {
 	Name     string // the reference and what was chosen of it
 	Key      string // the image's
 	Resolved time.Time
+	Proof    []byte `json:",omitempty"` // the caller's own: what let the image be used
 }
 
 // Key makes the key of an image of the values that tell it from all others.
@@ -45,8 +46,8 @@ func (c *Cache) Resolved(name string) (Reference, error) {
 }
 
 // Resolve remembers what a reference resolved to.
-func (c *Cache) Resolve(name, key string) error {
-	text, err := json.Marshal(Reference{name, key, time.Now().UTC()})
+func (c *Cache) Resolve(name, key string, proof []byte) error {
+	text, err := json.Marshal(Reference{name, key, time.Now().UTC(), proof})
 	if err != nil {
 		return err
 	}
