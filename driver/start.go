@@ -44,6 +44,7 @@ type launch struct {
 	logs   *logs
 	state  taskState
 	record *record
+	laps   laps
 }
 
 // StartTask boots a task's guest. All that can be refused is refused before
@@ -52,11 +53,14 @@ func (d *Driver) StartTask(config *drivers.TaskConfig) (*drivers.TaskHandle, *dr
 	if _, err := d.tasks.get(config.ID); err == nil {
 		return nil, nil, fmt.Errorf("task %s is started already", config.ID)
 	}
+	took := startLaps()
 	l, err := d.prepare(d.ctx, config)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer l.image.Close()
+	l.laps = took
+	l.laps.lap("prepare")
 
 	m, err := l.run(d.ctx)
 	if err != nil {
@@ -69,6 +73,7 @@ func (d *Driver) StartTask(config *drivers.TaskConfig) (*drivers.TaskHandle, *dr
 	}
 	d.adopt(&task{config: config, state: l.state, record: l.record, machine: m, cgroup: l.group, logs: l.logs})
 	d.tell(config, "%s", l.summary())
+	d.logStart(config.ID, l.laps, m)
 	return handle, l.driverNetwork(), nil
 }
 
@@ -225,6 +230,8 @@ func (l *launch) run(ctx context.Context) (*machine.Machine, error) {
 	if l.nic != nil {
 		defer l.nic.Close()
 	}
+	l.laps.lap("resources")
+	defer l.laps.lap("qemu")
 	return l.boot(ctx)
 }
 

@@ -8,6 +8,7 @@ import (
 	"net"
 	"regexp"
 	"sync"
+	"time"
 
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/guest"
 )
@@ -27,6 +28,9 @@ type console struct {
 	ready   chan struct{} // closed when a line matched pattern
 	pattern *regexp.Regexp
 
+	printed   chan struct{} // closed when the first byte came
+	printedAt time.Time     // when it came; set before printed is closed
+
 	mu    sync.Mutex
 	signs guest.Signs
 	tail  []string
@@ -42,6 +46,7 @@ func readConsole(conn net.Conn, signs guest.Signs, pattern *regexp.Regexp) *cons
 		pattern: pattern,
 		done:    make(chan struct{}),
 		ready:   make(chan struct{}),
+		printed: make(chan struct{}),
 	}
 	go c.read()
 	return c
@@ -58,6 +63,10 @@ func (c *console) read() {
 	buffer := make([]byte, maxLine)
 	for {
 		n, err := c.conn.Read(buffer)
+		if n > 0 && c.printedAt.IsZero() {
+			c.printedAt = time.Now()
+			close(c.printed)
+		}
 		c.take(buffer[:n])
 		if err != nil {
 			c.endLine()

@@ -248,6 +248,12 @@ func (m *Machine) Result() Result { return m.result }
 // Ready is closed when a console line matched Watch.Ready.
 func (m *Machine) Ready() <-chan struct{} { return m.console.ready }
 
+// Printed is closed when the console's first byte was read.
+func (m *Machine) Printed() <-chan struct{} { return m.console.printed }
+
+// PrintedAt is when that was. It is valid once Printed is closed.
+func (m *Machine) PrintedAt() time.Time { return m.console.printedAt }
+
 // LastLines returns at most n of the console's last lines.
 func (m *Machine) LastLines(n int) []string {
 	if m.console == nil {
