@@ -67,7 +67,7 @@ func (c Config) baseArgs() []string {
 		"-name", escape(c.ID),
 		"-nodefaults", "-no-user-config",
 		"-display", "none",
-		"-S",
+		"-preconfig", "-S", // see run
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
 		"-action", "shutdown=pause,reboot=shutdown,panic=pause",
 	}
@@ -91,15 +91,12 @@ func (c Config) boardArgs() []string {
 	}
 }
 
-// bootArgs come first of those that inherit files: see KernelPath. -append is
-// taken as it is, without escaping.
+// bootArgs come first of those that inherit files: see KernelPath. The guest's
+// command line is told later: see run.
 func (c Config) bootArgs(inherit *files) []string {
 	args := []string{"-kernel", inherit.path(c.Kernel)}
 	if c.Initrd != nil {
 		args = append(args, "-initrd", inherit.path(c.Initrd))
-	}
-	if c.CommandLine != "" {
-		args = append(args, "-append", c.CommandLine)
 	}
 	return args
 }

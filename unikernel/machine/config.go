@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"syscall"
 
@@ -57,6 +58,9 @@ type Config struct {
 	// Join puts QEMU into its cgroups, before the guest runs. nil: nothing.
 	Join func(pid int) error
 }
+
+// directory is the machine's own.
+func (c Config) directory() string { return filepath.Join(c.RunDir, c.ID) }
 
 // NIC is a network card and what it is connected to.
 type NIC struct {

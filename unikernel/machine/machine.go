@@ -71,7 +71,7 @@ func Start(ctx context.Context, c Config, w Watch) (*Machine, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	dir := filepath.Join(c.RunDir, c.ID)
+	dir := c.directory()
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the machine's directory: %w", err)
 	}
@@ -124,7 +124,7 @@ func boot(ctx context.Context, c Config, w Watch, dir string, p *process) (*Mach
 			return nil, fmt.Errorf("joining QEMU to its cgroups: %w", err)
 		}
 	}
-	if err := p.limitFiles(); err != nil {
+	if err := p.limit(); err != nil {
 		return nil, err
 	}
 	if err := p.allowOOMKill(); err != nil {
@@ -134,12 +134,32 @@ func boot(ctx context.Context, c Config, w Watch, dir string, p *process) (*Mach
 	if err != nil {
 		return nil, err
 	}
-	if err := m.execute(ctx, "cont", nil); err != nil {
+	if err := run(ctx, m.qmp(), c.CommandLine); err != nil {
 		m.letGo()
-		return nil, fmt.Errorf("letting the guest run: %w", err)
+		return nil, err
 	}
 	go m.supervise()
 	return m, nil
+}
+
+// run tells a QEMU that waits before making its machine (-preconfig) the
+// guest's command line, and lets the guest run. The line is told here because
+// it holds the task's environment: QEMU's arguments can be read by every user
+// of the host, in /proc.
+func run(ctx context.Context, q *qmp.Client, commandLine string) error {
+	if commandLine != "" {
+		line := map[string]string{"path": "/machine", "property": "append", "value": commandLine}
+		if err := q.Execute(ctx, "qom-set", line, nil); err != nil {
+			return fmt.Errorf("telling QEMU the guest's command line: %w", err)
+		}
+	}
+	if err := q.Execute(ctx, "x-exit-preconfig", nil, nil); err != nil {
+		return fmt.Errorf("making the machine: %w", err)
+	}
+	if err := q.Execute(ctx, "cont", nil, nil); err != nil {
+		return fmt.Errorf("letting the guest run: %w", err)
+	}
+	return nil
 }
 
 // Reattach finds a machine again that an earlier life of this program started.

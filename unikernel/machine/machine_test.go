@@ -215,7 +215,7 @@ func startUnseen(t *testing.T, c Config, ended chan struct{}) (State, *qmp.Clien
 
 	state := State{Dir: dir, PID: p.pid, StartTime: p.startTime}
 	client := dialQMP(t, state, ended)
-	must.NoError(t, client.Execute(t.Context(), "cont", nil, nil))
+	must.NoError(t, run(t.Context(), client, c.CommandLine))
 	return state, client
 }
 

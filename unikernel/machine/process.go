@@ -14,7 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/containernetworking/plugins/pkg/ns"
 	"golang.org/x/sys/unix"
 )
 
@@ -45,7 +44,7 @@ func spawn(c Config, args []string, inherit []*os.File, log *os.File) (*process,
 		Setsid:     true, // outlives this program and its terminal
 		Credential: c.User,
 	}
-	if err := startIn(c.Netns, cmd); err != nil {
+	if err := startConfined(c, cmd); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", c.QEMU, err)
 	}
 	p, err := hold(cmd.Process.Pid, cmd.Process)
@@ -55,13 +54,6 @@ func spawn(c Config, args []string, inherit []*os.File, log *os.File) (*process,
 		return nil, err
 	}
 	return p, nil
-}
-
-func startIn(netns string, cmd *exec.Cmd) error {
-	if netns == "" {
-		return cmd.Start()
-	}
-	return ns.WithNetNSPath(netns, func(ns.NetNS) error { return cmd.Start() })
 }
 
 // find holds a process that an earlier life of this program started. It
@@ -121,13 +113,22 @@ func (p *process) await() {
 // bound a flood of connections takes QEMU over the task's memory limit.
 const maxFiles = 1024
 
-// limitFiles sets the bound where this program may: another user's limits need
+// limit sets QEMU's own limits where this program may: another user's need
 // CAP_SYS_RESOURCE, which root lacks in some containers.
-func (p *process) limitFiles() error {
-	limit := &unix.Rlimit{Cur: maxFiles, Max: maxFiles}
-	err := unix.Prlimit(p.pid, unix.RLIMIT_NOFILE, limit, nil)
-	if err != nil && !errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("limiting QEMU's descriptors: %w", err)
+func (p *process) limit() error {
+	limits := []struct {
+		what     string
+		resource int
+		most     uint64
+	}{
+		{"descriptors", unix.RLIMIT_NOFILE, maxFiles},
+		{"core dump", unix.RLIMIT_CORE, 0}, // it would hold the guest's memory
+	}
+	for _, l := range limits {
+		err := unix.Prlimit(p.pid, l.resource, &unix.Rlimit{Cur: l.most, Max: l.most}, nil)
+		if err != nil && !errors.Is(err, unix.EPERM) {
+			return fmt.Errorf("limiting QEMU's %s: %w", l.what, err)
+		}
 	}
 	return nil
 }
