@@ -8,6 +8,8 @@
 package driver
 
 import (
+	"strconv"
+
 	"github.com/hashicorp/nomad/plugins/base"
 	"github.com/hashicorp/nomad/plugins/drivers"
 	"github.com/hashicorp/nomad/plugins/drivers/fsisolation"
@@ -45,7 +47,7 @@ var capabilities = &drivers.Capabilities{
 	},
 	MustInitiateNetwork:  false,
 	MountConfigs:         drivers.MountConfigSupportNone,
-	DisableLogCollection: false,
+	DisableLogCollection: false, // unless the operator asks for it: see LogsConfig
 	DynamicWorkloadUsers: false,
 }
 
@@ -63,6 +65,7 @@ var pluginSpec = hclspec.NewObject(map[string]*hclspec.Spec{
 	})),
 	"cache":  hclspec.NewBlock("cache", false, cacheSpec),
 	"verify": hclspec.NewBlockList("verify", verifySpec),
+	"logs":   hclspec.NewBlock("logs", false, logsSpec),
 	"gc": hclspec.NewBlock("gc", false, hclspec.NewObject(map[string]*hclspec.Spec{
 		"orphans": flag("orphans", true),
 	})),
@@ -99,6 +102,10 @@ var taskSpec = hclspec.NewObject(map[string]*hclspec.Spec{
 
 func text(name, def string) *hclspec.Spec {
 	return hclspec.NewDefault(hclspec.NewAttr(name, "string", false), hclspec.NewLiteral(`"`+def+`"`))
+}
+
+func number(name string, def int) *hclspec.Spec {
+	return hclspec.NewDefault(hclspec.NewAttr(name, "number", false), hclspec.NewLiteral(strconv.Itoa(def)))
 }
 
 func flag(name string, def bool) *hclspec.Spec {

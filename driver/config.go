@@ -15,6 +15,7 @@ import (
 
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/guest"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/image"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/output"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/probe"
 )
 
@@ -28,6 +29,7 @@ type PluginConfig struct {
 	QEMU           QEMUConfig     `codec:"qemu"`
 	Cache          CacheConfig    `codec:"cache"`
 	Verify         []VerifyConfig `codec:"verify"`
+	Logs           LogsConfig     `codec:"logs"`
 	GC             *GCConfig      `codec:"gc"`
 }
 
@@ -49,6 +51,7 @@ type settings struct {
 	cacheSizeMiB int64
 	credential   *syscall.Credential // nil: as this process
 	allowed      []*regexp.Regexp
+	logLimits    output.Limits
 }
 
 // check makes settings, or reports every option that cannot work.
@@ -68,6 +71,9 @@ func (c PluginConfig) check() (*settings, error) {
 		if s.cacheSizeMiB, err = mebibytes("cache.max_size", c.Cache.MaxSize); err != nil {
 			errs = append(errs, err)
 		}
+	}
+	if s.logLimits, err = c.Logs.check(); err != nil {
+		errs = append(errs, err)
 	}
 	if s.credential, err = probe.Credential(c.User); err != nil {
 		errs = append(errs, fmt.Errorf("user: %w", err))

@@ -210,7 +210,12 @@ func TestTask_ReturnValueAndLog(t *testing.T) {
 // awaitLog waits until Nomad's logmon has written a text.
 func awaitLog(t *testing.T, task *drivers.TaskConfig, text string) {
 	t.Helper()
-	path := filepath.Join(task.TaskDir().LogDir, "steps.stdout.0")
+	awaitText(t, filepath.Join(task.TaskDir().LogDir, "steps.stdout.0"), text)
+}
+
+// awaitText waits until a file holds a text.
+func awaitText(t *testing.T, path, text string) {
+	t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
 		log, _ := os.ReadFile(path)
@@ -218,9 +223,9 @@ func awaitLog(t *testing.T, task *drivers.TaskConfig, text string) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("no %q in the log: %q", text, log)
+			t.Fatalf("no %q in %s: %q", text, path, log)
 		}
-		time.Sleep(20 * time.Millisecond) // logmon tells no one when it has written
+		time.Sleep(20 * time.Millisecond) // who writes tells no one when it has written
 	}
 }
 
@@ -352,6 +357,9 @@ func TestSetConfig_Refuses(t *testing.T) {
 		{`user = "no-such-user-here"`, "no-such-user-here"},
 		{`memory_overhead = "lots"`, "memory_overhead"},
 		{`args_allowlist = ["("]`, "args_allowlist"},
+		{"logs {\n collector = \"syslog\"\n}", "logs.collector"},
+		{"logs {\n max_files = 0\n}", "logs.max_files"},
+		{"logs {\n max_file_size = \"0\"\n}", "logs.max_file_size"},
 		{`cache { dir = "relative" }`, "cache: dir"},
 		{"cache {\n mirror {\n registry = \"docker.io\"\n hosts = [\"mirror\"]\n }\n }", "cache: mirror"},
 		{`verify { image = "**" }`, `verify "**": keys`},

@@ -117,10 +117,11 @@ func TestRecoverTask_GuestEndedMeanwhile(t *testing.T) {
 	h := newHarness(t, dir, "")
 	task, _ := h.newTask(stepsConfig(t, guest.ARM64, `args = ["--start-delay=1", "--exit=5"]`))
 	handle := startElsewhere(t, dir, task)
-	awaitLog(t, task, "main returned 5")
+	awaitText(t, spoolPath(task), "main returned 5")
 
 	must.NoError(t, h.RecoverTask(handle))
 	must.Eq(t, 5, h.wait(task).ExitCode)
+	awaitLog(t, task, "main returned 5") // printed while no driver was there
 	must.NoError(t, h.DestroyTask(task.ID, false))
 }
 

@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/image"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/machine"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/network"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/output"
 )
 
 // qemuTimeout bounds the time from starting QEMU to its letting the guest run.
@@ -56,6 +58,7 @@ func (d *Driver) StartTask(config *drivers.TaskConfig) (*drivers.TaskHandle, *dr
 	took := startLaps()
 	l, err := d.prepare(d.ctx, config)
 	if err != nil {
+		d.releaseLogmon(config)
 		return nil, nil, err
 	}
 	defer l.image.Close()
@@ -79,7 +82,7 @@ func (d *Driver) StartTask(config *drivers.TaskConfig) (*drivers.TaskHandle, *dr
 
 // giveUp gives back what a failed start had acquired. The machine has ended.
 func (l *launch) giveUp(err error) error {
-	l.logs.close()
+	l.logs.finish("")
 	if l.record == nil {
 		return err
 	}
@@ -263,13 +266,14 @@ func (l *launch) boot(ctx context.Context) (*machine.Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	if l.logs, err = openLogs(l.task); err != nil {
-		return nil, err
-	}
-	if config.Console, err = l.logs.console(); err != nil {
+	if config.Console, err = l.openConsole(); err != nil {
 		return nil, err
 	}
 	defer config.Console.Close()
+	if config.Held, err = l.logs.held(); err != nil {
+		return nil, err
+	}
+	defer closeAll(config.Held)
 
 	starting, cancel := context.WithTimeout(ctx, qemuTimeout)
 	defer cancel()
@@ -287,6 +291,23 @@ func (l *launch) boot(ctx context.Context) (*machine.Machine, error) {
 		return nil, err
 	}
 	return m, nil
+}
+
+// openConsole makes the file into which QEMU writes the guest's console, and
+// begins to carry it to the task's logs.
+func (l *launch) openConsole() (*os.File, error) {
+	l.state.Spool = spoolPath(l.task)
+	if err := l.record.save(l.state); err != nil {
+		return nil, err
+	}
+	var err error
+	if l.logs, err = openLogs(l.task, l.settings, output.CreateSpool); err != nil {
+		return nil, err
+	}
+	if err := l.logs.start(); err != nil {
+		return nil, err
+	}
+	return l.logs.spool.Writer()
 }
 
 // explain puts QEMU's own words into ours where they are known.

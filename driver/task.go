@@ -34,8 +34,7 @@ func (d *Driver) follow(t *task) {
 	end := t.machine.Result()
 	t.result = t.exitResult(end)
 	t.completed = time.Now()
-	t.logs.say(t.machine.Log())
-	t.logs.close()
+	t.logs.finish(t.machine.Log())
 	close(t.done)
 	d.log.Info("guest ended", "task_id", t.config.ID, "exit_code", end.ExitCode, "signal", end.Signal, "message", end.Message)
 	if !end.Failed {

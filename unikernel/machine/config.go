@@ -52,8 +52,9 @@ type Config struct {
 
 	// User is whom QEMU runs as. nil: as this process.
 	User    *syscall.Credential
-	Netns   string   // path of the network namespace that QEMU runs in; empty: this one
-	Console *os.File // where QEMU writes the guest's console; nil: nowhere
+	Netns   string     // path of the network namespace that QEMU runs in; empty: this one
+	Console *os.File   // where QEMU writes the guest's console; nil: nowhere
+	Held    []*os.File // what QEMU keeps open while it lives, and does not know of
 
 	// Join puts QEMU into its cgroups, before the guest runs. nil: nothing.
 	Join func(pid int) error

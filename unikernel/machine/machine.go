@@ -115,7 +115,7 @@ func spawnIn(c Config, dir string) (*process, error) {
 
 	var inherit files
 	args := c.argv(listening, &inherit)
-	return spawn(c, args, inherit.list, log)
+	return spawn(c, args, append(inherit.list, c.Held...), log)
 }
 
 func boot(ctx context.Context, c Config, w Watch, dir string, p *process) (*Machine, error) {
