@@ -90,6 +90,7 @@ var taskSpec = hclspec.NewObject(map[string]*hclspec.Spec{
 	})),
 	"ready": hclspec.NewBlock("ready", false, hclspec.NewObject(map[string]*hclspec.Spec{
 		"pattern": text("pattern", ""),
+		"port":    text("port", ""),
 		"timeout": text("timeout", ""),
 	})),
 	"mount": hclspec.NewBlockList("mount", hclspec.NewObject(map[string]*hclspec.Spec{

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"syscall"
 	"time"
 
@@ -132,6 +133,7 @@ type MachineConfig struct {
 // ReadyConfig says when a guest is up.
 type ReadyConfig struct {
 	Pattern string `codec:"pattern"`
+	Port    string `codec:"port"`
 	Timeout string `codec:"timeout"`
 }
 
@@ -142,7 +144,7 @@ type MountConfig struct {
 	ReadOnly bool   `codec:"readonly"`
 }
 
-// defaultReadyTimeout is how long a guest has to print its ready line.
+// defaultReadyTimeout is how long a guest has to get ready.
 const defaultReadyTimeout = 60 * time.Second
 
 // wish is a TaskConfig that was checked on its own, without looking at the
@@ -185,8 +187,11 @@ func (c TaskConfig) check(allowed []*regexp.Regexp) (*wish, error) {
 		w.ready, err = regexp.Compile(c.Ready.Pattern)
 		fail("ready.pattern", err)
 	}
+	if c.Ready.Port != "" && !slices.Contains(c.Ports, c.Ready.Port) {
+		fail("ready.port", fmt.Errorf("%q is none of config.ports %q: add it there", c.Ready.Port, c.Ports))
+	}
 	if c.Ready.Timeout != "" {
-		w.readyTimeout, err = time.ParseDuration(c.Ready.Timeout)
+		w.readyTimeout, err = positiveDuration(c.Ready.Timeout)
 		fail("ready.timeout", err)
 	}
 	fail("accelerator", checkAccelerator(c.Accelerator))
@@ -204,6 +209,14 @@ func (m MountConfig) check() error {
 		return fmt.Errorf("%q with readonly = false: files reach the guest as a copy in its initrd, which cannot be written back: set readonly = true", m.Source)
 	}
 	return nil
+}
+
+func positiveDuration(value string) (time.Duration, error) {
+	d, err := time.ParseDuration(value)
+	if err == nil && d <= 0 {
+		err = fmt.Errorf("%q is no time to wait: use one like 10s", value)
+	}
+	return d, err
 }
 
 func checkAccelerator(value string) error {

@@ -267,21 +267,6 @@ func TestTask_WritesAllItsMemory(t *testing.T) {
 	must.Eq(t, "ok\n", get(t, fmt.Sprintf("http://127.0.0.1:%d/healthz", port)))
 }
 
-func TestTask_ReadyPattern(t *testing.T) {
-	h := newHarness(t, runDir(t), "")
-	task, _ := h.newTask(stepsConfig(t, guest.ARM64, `ready {
-		pattern = "listening on port [0-9]+"
-	}`))
-	h.start(task)
-
-	never, _ := h.newTask(stepsConfig(t, guest.ARM64, `ready {
-		pattern = "never said"
-		timeout = "1s"
-	}`))
-	_, _, err := h.StartTask(never)
-	must.ErrorContains(t, err, "listening on port")
-}
-
 func TestStartTask_Refuses(t *testing.T) {
 	noise := filepath.Join(t.TempDir(), "noise")
 	must.NoError(t, os.WriteFile(noise, []byte(strings.Repeat("noise", 4096)), 0o644))
@@ -309,6 +294,8 @@ func TestStartTask_Refuses(t *testing.T) {
 		{"unknown accelerator", image(`accelerator = "xen"`), 64, []string{"config.accelerator", "xen", "kvm"}},
 		{"extra argument", image(`extra_args = ["-daemonize"]`), 64, []string{"config.extra_args", "-daemonize", "args_allowlist"}},
 		{"bad pattern", image("ready {\n pattern = \"(\"\n}"), 64, []string{"config.ready.pattern"}},
+		{"ready port that is not forwarded", image("ports = [\"http\"]\nready {\n port = \"admin\"\n}"), 64, []string{"config.ready.port", "admin", "http"}},
+		{"no time to get ready", image("ready {\n timeout = \"-1s\"\n}"), 64, []string{"config.ready.timeout", "-1s"}},
 		{"option in a machine type", image("machine {\n type = \"virt,dumpdtb=/tmp/x\"\n}"), 64, []string{"config.machine.type", "dumpdtb"}},
 		{"option in a CPU model", image("machine {\n cpu = \"max -daemonize\"\n}"), 64, []string{"config.machine.cpu", "daemonize"}},
 		{"unknown machine", image(`guest = "unikraft"

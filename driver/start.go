@@ -283,12 +283,12 @@ func (l *launch) boot(ctx context.Context) (*machine.Machine, error) {
 		PowerButton: l.guest.AnswersPowerButton(),
 	})
 	if err != nil {
-		return nil, explain(err)
+		return nil, l.explain(err)
 	}
 	l.state.Machine = m.State()
 	if err := l.awaitReady(ctx, m); err != nil {
 		m.Kill()
-		return nil, err
+		return nil, l.explain(err)
 	}
 	return m, nil
 }
@@ -310,38 +310,16 @@ func (l *launch) openConsole() (*os.File, error) {
 	return l.logs.spool.Writer()
 }
 
-// explain puts QEMU's own words into ours where they are known.
-func explain(err error) error {
+// explain puts QEMU's own words into ours where they are known. Out of memory
+// comes first: QEMU that is killed in the middle of an answer looks otherwise.
+func (l *launch) explain(err error) error {
+	if outOfMemory(l.group) {
+		return fmt.Errorf("%w (%w)", errOutOfMemory, err)
+	}
 	if reason, ok := network.ExplainNetdevError(err.Error()); ok {
 		return fmt.Errorf("config.ports: %s", reason)
 	}
 	return err
-}
-
-// awaitReady waits for the console line that means the guest is up, where the
-// job gives one.
-func (l *launch) awaitReady(ctx context.Context, m *machine.Machine) error {
-	if l.wish.ready == nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, l.wish.readyTimeout)
-	defer cancel()
-	select {
-	case <-m.Ready():
-		return nil
-	case <-m.Done():
-		return fmt.Errorf("the guest ended before it was ready: %s", m.Result().Message)
-	case <-ctx.Done():
-		return fmt.Errorf("the guest printed no line that matches ready.pattern %q within %s; its last lines: %s",
-			l.wish.Ready.Pattern, l.wish.readyTimeout, quoteLines(m.LastLines(5)))
-	}
-}
-
-func quoteLines(lines []string) string {
-	if len(lines) == 0 {
-		return "none at all"
-	}
-	return fmt.Sprintf("%q", lines)
 }
 
 func (l *launch) machineConfig() (machine.Config, error) {

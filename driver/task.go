@@ -47,12 +47,21 @@ func (t *task) exitResult(end machine.Result) *drivers.ExitResult {
 	if end.Failed {
 		result.Err = errors.New(end.Message)
 	}
-	if kills, err := t.cgroup.OOMKills(); err == nil && kills > 0 {
+	if outOfMemory(t.cgroup) {
 		result.OOMKilled = true
-		result.Err = errors.New("out of memory: the kernel killed QEMU, which reached the task's memory limit; " +
-			"raise resources.memory, or the plugin option memory_overhead")
+		result.Err = errOutOfMemory
 	}
 	return result
+}
+
+var errOutOfMemory = errors.New("out of memory: the kernel killed QEMU, which reached the task's memory limit; " +
+	"raise resources.memory, or the plugin option memory_overhead")
+
+// outOfMemory tells whether the kernel killed a process of the group for want
+// of memory. A group that is gone tells nothing.
+func outOfMemory(group *cgroup.Group) bool {
+	kills, err := group.OOMKills()
+	return err == nil && kills > 0
 }
 
 func (t *task) running() bool {

@@ -256,6 +256,13 @@ func (m *Machine) execute(ctx context.Context, command string, result any) error
 	return client.Execute(ctx, command, nil, result)
 }
 
+// AskMonitor runs a command of QEMU's human monitor and returns what it prints.
+func (m *Machine) AskMonitor(ctx context.Context, command string) (string, error) {
+	var answer string
+	err := m.qmp().Execute(ctx, "human-monitor-command", map[string]string{"command-line": command}, &answer)
+	return answer, err
+}
+
 // State is what Reattach needs.
 func (m *Machine) State() State { return m.state }
 
