@@ -82,6 +82,8 @@ var taskSpec = hclspec.NewObject(map[string]*hclspec.Spec{
 	"args":          hclspec.NewAttr("args", "list(string)", false),
 	"kernel_args":   list("kernel_args"),
 	"ports":         list("ports"),
+	"network_mode":  text("network_mode", ""),
+	"dhcp":          flag("dhcp", false),
 	"accelerator":   text("accelerator", "auto"),
 	"machine": hclspec.NewBlock("machine", false, hclspec.NewObject(map[string]*hclspec.Spec{
 		"type": text("type", ""),

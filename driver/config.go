@@ -116,6 +116,8 @@ type TaskConfig struct {
 	Args         []string      `codec:"args"`
 	KernelArgs   []string      `codec:"kernel_args"`
 	Ports        []string      `codec:"ports"`
+	NetworkMode  string        `codec:"network_mode"`
+	DHCP         bool          `codec:"dhcp"`
 	Accelerator  string        `codec:"accelerator"`
 	Machine      MachineConfig `codec:"machine"`
 	Ready        ReadyConfig   `codec:"ready"`
@@ -194,6 +196,8 @@ func (c TaskConfig) check(allowed []*regexp.Regexp) (*wish, error) {
 		w.readyTimeout, err = positiveDuration(c.Ready.Timeout)
 		fail("ready.timeout", err)
 	}
+	fail("ports", c.checkPorts())
+	fail("network_mode", c.checkNetworkMode())
 	fail("accelerator", checkAccelerator(c.Accelerator))
 	fail("machine.gic", checkGIC(c.Machine.GIC))
 	fail("machine.type", checkWord(c.Machine.Type, machineType, "virt or pc"))

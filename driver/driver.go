@@ -41,6 +41,8 @@ type Driver struct {
 	compute  cpustats.Compute
 
 	sweeping sync.Once
+
+	onStep func(step) // what a test does when a start reaches a step; nil: nothing
 }
 
 var _ drivers.DriverPlugin = (*Driver)(nil)

@@ -290,6 +290,10 @@ func TestStartTask_Refuses(t *testing.T) {
 			ports = ["metrics"]`), 64, []string{"config.ports", "metrics", "http"}},
 		{"port twice", image(`guest = "unikraft"
 			ports = ["http", "http"]`), 64, []string{"http", "twice"}},
+		{"port without network card", image(`guest = "unikraft"
+			ports = ["http"]
+			network_mode = "none"`), 64, []string{"config.network_mode", "none", "ports"}},
+		{"unknown network mode", image(`network_mode = "bridge"`), 64, []string{"config.network_mode", "bridge", "group's network block"}},
 		{"too little memory", image(`guest = "unikraft"`), 24, []string{"resources.memory = 24", "set memory to"}},
 		{"unknown accelerator", image(`accelerator = "xen"`), 64, []string{"config.accelerator", "xen", "kvm"}},
 		{"extra argument", image(`extra_args = ["-daemonize"]`), 64, []string{"config.extra_args", "-daemonize", "args_allowlist"}},

@@ -34,7 +34,7 @@ func (l *launch) commandLine() (string, error) {
 		Initrd:     l.image.Initrd != nil,
 	}
 	if l.nic != nil {
-		boot.Net = &l.nic.Net
+		boot.Net, boot.DHCP, boot.Served = &l.nic.Net, l.wish.DHCP, len(l.ports) > 0
 	}
 	return l.guest.CommandLine(boot)
 }

@@ -75,6 +75,13 @@ func (d *Driver) findAgain(config *drivers.TaskConfig, state taskState) (*task, 
 		return nil, err
 	}
 	t := &task{config: config, state: state, machine: m, cgroup: group, logs: logs}
+	if state.Network.Lease.Link != "" {
+		// A guest that runs has long been answered, and a machine that has
+		// ended has taken its tap with it.
+		if t.dhcp, err = state.Network.ServeDHCP(d.ctx); err != nil {
+			d.log.Debug("the guest's DHCP is not answered any more", "task_id", config.ID, "error", err)
+		}
+	}
 	if err := logs.start(); err != nil {
 		d.log.Warn("logs do not go on", "task_id", config.ID, "error", err)
 	}

@@ -42,6 +42,7 @@ type launch struct {
 
 	ports  []network.Port
 	nic    *network.NIC
+	dhcp   *network.DHCP // nil: none is needed
 	group  *cgroup.Group
 	logs   *logs
 	state  taskState
@@ -74,7 +75,7 @@ func (d *Driver) StartTask(config *drivers.TaskConfig) (*drivers.TaskHandle, *dr
 		m.Kill()
 		return nil, nil, l.giveUp(err)
 	}
-	d.adopt(&task{config: config, state: l.state, record: l.record, machine: m, cgroup: l.group, logs: l.logs})
+	d.adopt(&task{config: config, state: l.state, record: l.record, machine: m, cgroup: l.group, dhcp: l.dhcp, logs: l.logs})
 	d.tell(config, "%s", l.summary())
 	d.logStart(config.ID, l.laps, m)
 	return handle, l.driverNetwork(), nil
@@ -83,6 +84,7 @@ func (d *Driver) StartTask(config *drivers.TaskConfig) (*drivers.TaskHandle, *dr
 // giveUp gives back what a failed start had acquired. The machine has ended.
 func (l *launch) giveUp(err error) error {
 	l.logs.finish("")
+	l.dhcp.Close()
 	if l.record == nil {
 		return err
 	}
@@ -224,6 +226,7 @@ func (l *launch) run(ctx context.Context) (*machine.Machine, error) {
 	if err := l.record.save(l.state); err != nil {
 		return nil, err
 	}
+	l.reached(stepRecorded)
 	if err := l.limit(); err != nil {
 		return nil, err
 	}
@@ -240,13 +243,26 @@ func (l *launch) run(ctx context.Context) (*machine.Machine, error) {
 
 // limit makes the cgroup that QEMU will join.
 func (l *launch) limit() error {
-	group, err := cgroup.Create(cgroupSpec(l.task))
+	spec := cgroupSpec(l.task)
+	var err error
+	if l.state.Cgroup, err = cgroup.Plan(spec); err != nil {
+		return err
+	}
+	if err := l.record.save(l.state); err != nil {
+		return err
+	}
+	group, err := cgroup.Create(spec)
 	if err != nil {
 		return fmt.Errorf("making the task's cgroup: %w", err)
 	}
+	l.reached(stepCgroupMade)
 	l.group = group
 	l.state.Cgroup = group.State()
-	return l.record.save(l.state)
+	if err := l.record.save(l.state); err != nil {
+		return err
+	}
+	l.reached(stepLimited)
+	return nil
 }
 
 // connect prepares the guest's network.
@@ -256,8 +272,8 @@ func (l *launch) connect(ctx context.Context) error {
 		return err
 	}
 	l.nic = nic
-	l.state.Network = nic.Undo
-	return l.record.save(l.state)
+	l.reached(stepConnected)
+	return nil
 }
 
 // boot starts QEMU and waits until the guest is up.
@@ -286,6 +302,7 @@ func (l *launch) boot(ctx context.Context) (*machine.Machine, error) {
 		return nil, l.explain(err)
 	}
 	l.state.Machine = m.State()
+	l.reached(stepBooted)
 	if err := l.awaitReady(ctx, m); err != nil {
 		m.Kill()
 		return nil, l.explain(err)
@@ -349,7 +366,7 @@ func (l *launch) machineConfig() (machine.Config, error) {
 	if l.nic != nil {
 		config.Netns = l.nic.Netns
 		config.NICs = []machine.NIC{{
-			ID: network.ID, Device: devices.Net, Properties: devices.NetProperties,
+			ID: network.ID, Device: devices.Net, Properties: l.netProperties(devices.NetProperties),
 			MAC: network.MAC, Netdev: l.nic.Netdev, Files: l.nic.Files,
 		}}
 	} else if spec := l.task.NetworkIsolation; spec != nil {
@@ -361,6 +378,7 @@ func (l *launch) machineConfig() (machine.Config, error) {
 // join puts QEMU into the task's cgroup before the guest runs, and records the
 // process first: from here on an orphan can be found.
 func (l *launch) join(pid int) error {
+	l.reached(stepQEMUMade)
 	state, err := machine.StateOf(l.d.runDir, machineID(l.task.ID), pid)
 	if err != nil {
 		return err
@@ -369,7 +387,11 @@ func (l *launch) join(pid int) error {
 	if err := l.record.save(l.state); err != nil {
 		return err
 	}
-	return l.group.AddProcess(pid)
+	if err := l.group.AddProcess(pid); err != nil {
+		return err
+	}
+	l.reached(stepJoined)
+	return nil
 }
 
 func (l *launch) handle() (*drivers.TaskHandle, error) {

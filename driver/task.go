@@ -12,6 +12,7 @@ import (
 
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/cgroup"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/machine"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/network"
 )
 
 // task is a task that was started or found again.
@@ -21,6 +22,7 @@ type task struct {
 	record  *record
 	machine *machine.Machine
 	cgroup  *cgroup.Group
+	dhcp    *network.DHCP // nil: none is needed
 	logs    *logs
 
 	done      chan struct{} // closed when the task has ended
@@ -31,6 +33,7 @@ type task struct {
 // follow waits for the machine's end and tells it. It ends with the machine.
 func (d *Driver) follow(t *task) {
 	<-t.machine.Done()
+	t.dhcp.Close()
 	end := t.machine.Result()
 	t.result = t.exitResult(end)
 	t.completed = time.Now()

@@ -51,6 +51,10 @@ type Guest interface {
 	// Devices tells the virtual hardware that the family drives.
 	Devices() Devices
 
+	// TakesIPv6 tells whether the guest can be told an IPv6 address beside
+	// its IPv4 one, and is left to by these arguments of the application.
+	TakesIPv6(args []string) bool
+
 	// Signs starts a reader of one boot's console.
 	Signs() Signs
 
@@ -66,6 +70,8 @@ type Boot struct {
 	KernelArgs []string          // parameters for the guest's kernel, passed as they are
 	Env        map[string]string // the application's environment; an error where it cannot be carried
 	Net        *Net              // nil: no network
+	DHCP       bool              // the guest asks for its address: it is told none
+	Served     bool              // ports are forwarded to the guest, so it must have the address of Net
 	Initrd     bool              // an initrd is attached
 
 	// Offer is more environment, as KEY=VALUE, most wanted first. The guest
@@ -83,11 +89,13 @@ type Boot struct {
 	Features []string
 }
 
-// Net is the address that a guest is told. IPv4 only where the family takes
-// only that.
+// Net is the addresses that a guest is told. IPv6 is left out where the family
+// takes IPv4 only.
 type Net struct {
 	Address  netip.Prefix // address and prefix length
 	Gateway  netip.Addr   // zero: none
+	Address6 netip.Prefix // the IPv6 address beside the one above; zero: none
+	Gateway6 netip.Addr   // zero: none
 	DNS      []netip.Addr // most wanted first; the guest is told as many as its family takes
 	Hostname string       // told where the family takes one
 }

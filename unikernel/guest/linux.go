@@ -30,6 +30,9 @@ func (l linux) Family() Family { return Linux }
 // an initrd with one application has nothing that listens.
 func (l linux) AnswersPowerButton() bool { return false }
 
+// TakesIPv6 is false: ip= carries IPv4 only (net/ipv4/ipconfig.c).
+func (l linux) TakesIPv6([]string) bool { return false }
+
 func (l linux) Devices() Devices {
 	if l.arch == ARM64 {
 		return Devices{Machine: "virt", Net: "virtio-net-device", CPUKVM: "host", CPUTCG: "max"}
@@ -82,7 +85,7 @@ func (l linux) encode(b Boot, offers []string) (string, error) {
 		words = append(words, "panic=-1") // a panic ends the guest, so that it is seen
 	}
 	if b.Net != nil && !hasParam(given, "ip") {
-		ip, err := linuxAddress(b.Net)
+		ip, err := linuxAddress(b.Net, b.DHCP)
 		if err != nil {
 			return "", err
 		}
@@ -115,8 +118,12 @@ func (l linux) serial() string {
 }
 
 // linuxAddress is ip=ADDRESS::GATEWAY:MASK:HOSTNAME::off:DNS:DNS (the kernel's
-// Documentation/admin-guide/nfs/nfsroot.rst), which needs CONFIG_IP_PNP.
-func linuxAddress(n *Net) (string, error) {
+// Documentation/admin-guide/nfs/nfsroot.rst), which needs CONFIG_IP_PNP; and
+// CONFIG_IP_PNP_DHCP where the guest asks by DHCP.
+func linuxAddress(n *Net, dhcp bool) (string, error) {
+	if dhcp {
+		return "ip=dhcp", nil
+	}
 	if !n.Address.Addr().Is4() {
 		return "", fmt.Errorf("network: Linux's ip= takes an IPv4 address, not %s", n.Address)
 	}

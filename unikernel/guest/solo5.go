@@ -30,6 +30,9 @@ func (s solo5) Family() Family { return Solo5 }
 // AnswersPowerButton is false: Solo5's virtio target ignores it.
 func (s solo5) AnswersPowerButton() bool { return false }
 
+// TakesIPv6 is as MirageOS's.
+func (s solo5) TakesIPv6(args []string) bool { return mirageTakesIPv6(args) }
+
 // Devices: virtio over PCI, legacy or transitional, right on the root bus. The
 // devices must be those of the image's manifest.
 func (s solo5) Devices() Devices {

@@ -56,6 +56,10 @@ func (u unikraft) Family() Family { return Unikraft }
 // architectures, even with LIBUKBOOT_SHUTDOWNREQ_HANDLER.
 func (u unikraft) AnswersPowerButton() bool { return false }
 
+// TakesIPv6 is false: netdev.ip carries IPv4 only (lib/uknetdev/netdev.c), also
+// in builds whose lwIP has IPv6.
+func (u unikraft) TakesIPv6([]string) bool { return false }
+
 func (u unikraft) Devices() Devices { return unikraftDevices(u.arch) }
 
 func unikraftDevices(arch Arch) Devices {
@@ -240,10 +244,13 @@ func hasParam(words []string, names ...string) bool {
 // netParams tells the guest its address. An image that is known to take none
 // gets none: it asks DHCP or has an address of its own.
 func (u unikraft) netParams(b Boot, given []string) ([]string, error) {
-	if b.Net == nil || hasParam(given, "netdev.ip", "netdev.ipv4_addr") {
+	if b.Net == nil || b.DHCP || hasParam(given, "netdev.ip", "netdev.ipv4_addr") {
 		return nil, nil
 	}
-	if features(b.Features).lacks("LIBUKNETDEV_EINFO_LIBPARAM") && !u.release.before(0, 16, 1) {
+	if built := features(b.Features); built.lacks("LIBUKNETDEV_EINFO_LIBPARAM") && !u.release.before(0, 16, 1) {
+		if b.Served && built.has("LIBLWIP") && built.lacks("LWIP_DHCP") {
+			return nil, fmt.Errorf("the image was built without CONFIG_LIBUKNETDEV_EINFO_LIBPARAM and without CONFIG_LWIP_DHCP: it can neither be told its address nor ask for it, so its ports would not be reached: build it with one of them, or, if it gives itself an address, set dhcp = true")
+		}
 		return nil, nil
 	}
 	address, gateway := b.Net.Address, b.Net.Gateway

@@ -329,10 +329,7 @@ func Destroy(s State) error {
 }
 
 func killAgain(s State) error {
-	if s.PID == 0 {
-		return nil
-	}
-	p, err := find(s.PID, s.StartTime)
+	p, err := findAgain(s)
 	if errors.Is(err, errGone) {
 		return nil
 	}
@@ -344,7 +341,7 @@ func killAgain(s State) error {
 		return err
 	}
 	if !p.waitFor(killTimeout) {
-		return fmt.Errorf("QEMU (process %d) was killed and is not gone after %s", s.PID, killTimeout)
+		return fmt.Errorf("QEMU (process %d) was killed and is not gone after %s", p.pid, killTimeout)
 	}
 	return nil
 }
