@@ -36,7 +36,7 @@ var pluginInfo = &base.PluginInfoResponse{
 // capabilities says only what works.
 var capabilities = &drivers.Capabilities{
 	SendSignals: true,
-	Exec:        false,
+	Exec:        true, // the console, and nothing else
 	// A guest sees none of the host's files, so paths in its environment are
 	// those of a container (/local, /secrets, /alloc).
 	FSIsolation: fsisolation.Image,
