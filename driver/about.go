@@ -46,7 +46,7 @@ var capabilities = &drivers.Capabilities{
 		drivers.NetIsolationModeNone,
 	},
 	MustInitiateNetwork:  false,
-	MountConfigs:         drivers.MountConfigSupportNone,
+	MountConfigs:         drivers.MountConfigSupportAll,
 	DisableLogCollection: false, // unless the operator asks for it: see LogsConfig
 	DynamicWorkloadUsers: false,
 }
@@ -96,9 +96,11 @@ var taskSpec = hclspec.NewObject(map[string]*hclspec.Spec{
 		"timeout": text("timeout", ""),
 	})),
 	"mount": hclspec.NewBlockList("mount", hclspec.NewObject(map[string]*hclspec.Spec{
-		"source":   hclspec.NewAttr("source", "string", true),
-		"target":   hclspec.NewAttr("target", "string", true),
-		"readonly": flag("readonly", true),
+		"source":    hclspec.NewAttr("source", "string", true),
+		"target":    hclspec.NewAttr("target", "string", true),
+		"readonly":  flag("readonly", true),
+		"transport": text("transport", "auto"),
+		"format":    text("format", ""),
 	})),
 	"extra_args": list("extra_args"),
 })

@@ -139,11 +139,13 @@ type ReadyConfig struct {
 	Timeout string `codec:"timeout"`
 }
 
-// MountConfig is a file or folder that the guest finds in its initrd.
+// MountConfig is a file or folder that the guest is to find.
 type MountConfig struct {
-	Source   string `codec:"source"`
-	Target   string `codec:"target"`
-	ReadOnly bool   `codec:"readonly"`
+	Source    string `codec:"source"`
+	Target    string `codec:"target"`
+	ReadOnly  bool   `codec:"readonly"`
+	Transport string `codec:"transport"`
+	Format    string `codec:"format"`
 }
 
 // defaultReadyTimeout is how long a guest has to get ready.
@@ -158,7 +160,7 @@ type wish struct {
 	ready        *regexp.Regexp
 	readyTimeout time.Duration
 	pull         image.Pull
-	mounts       []image.Mount
+	mounts       []mount
 }
 
 // check makes a wish, or reports every field that cannot work.
@@ -182,8 +184,9 @@ func (c TaskConfig) check(allowed []*regexp.Regexp) (*wish, error) {
 	w.pull, err = image.ParsePull(c.Pull)
 	fail("pull", err)
 	for _, m := range c.Mounts {
-		w.mounts = append(w.mounts, image.Mount{Source: m.Source, Target: m.Target})
-		fail("mount", m.check())
+		checked, err := m.check()
+		fail("mount", err)
+		w.mounts = append(w.mounts, checked)
 	}
 	if c.Ready.Pattern != "" {
 		w.ready, err = regexp.Compile(c.Ready.Pattern)
@@ -206,13 +209,6 @@ func (c TaskConfig) check(allowed []*regexp.Regexp) (*wish, error) {
 		fail("extra_args", checkExtraArg(arg, allowed))
 	}
 	return w, errors.Join(errs...)
-}
-
-func (m MountConfig) check() error {
-	if !m.ReadOnly {
-		return fmt.Errorf("%q with readonly = false: files reach the guest as a copy in its initrd, which cannot be written back: set readonly = true", m.Source)
-	}
-	return nil
 }
 
 func positiveDuration(value string) (time.Duration, error) {

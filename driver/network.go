@@ -12,7 +12,6 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/drivers"
 
-	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/image"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/network"
 )
 
@@ -79,7 +78,7 @@ func portOf(task *drivers.TaskConfig, label string) (network.Port, error) {
 
 // openNetwork makes the guest's NIC as the group's network mode asks; nil: none.
 func (l *launch) openNetwork(ctx context.Context) (*network.NIC, error) {
-	if l.image.Devices != nil && l.demands(image.NetDevice) == 0 {
+	if l.image.Devices != nil && l.demandedNICs() == 0 {
 		return nil, nil // a Solo5 guest aborts where it finds a card that it does not know
 	}
 	if l.wish.NetworkMode == noNetwork {

@@ -34,11 +34,12 @@ type launch struct {
 	task     *drivers.TaskConfig
 	wish     *wish
 
-	image  *image.Image
-	guest  guest.Guest
-	accel  machine.Accelerator
-	qemu   string
-	ramMiB int64
+	image   *image.Image
+	content content
+	guest   guest.Guest
+	accel   machine.Accelerator
+	qemu    string
+	ramMiB  int64
 
 	ports  []network.Port
 	nic    *network.NIC
@@ -121,10 +122,17 @@ func (d *Driver) prepare(ctx context.Context, config *drivers.TaskConfig) (*laun
 		return nil, err
 	}
 	if err := l.settle(ctx, images); err != nil {
-		l.image.Close()
+		l.close()
 		return nil, err
 	}
 	return l, nil
+}
+
+// close closes the files that the machine was started with, which holds them
+// itself.
+func (l *launch) close() {
+	l.image.Close()
+	l.content.close()
 }
 
 func (l *launch) imageRequest() image.Request {
@@ -155,7 +163,7 @@ func (l *launch) settle(ctx context.Context, images *image.Store) error {
 	if l.guest, err = guest.For(l.image.Family, l.image.Release, l.image.Arch); err != nil {
 		return fmt.Errorf("config.guest: %w", err)
 	}
-	if err := l.checkDevices(); err != nil {
+	if err := l.checkNICs(); err != nil {
 		return err
 	}
 	if err := l.chooseAccelerator(ctx); err != nil {
@@ -164,34 +172,7 @@ func (l *launch) settle(ctx context.Context, images *image.Store) error {
 	if err := l.chooseMemory(); err != nil {
 		return err
 	}
-	return images.Pack(l.imageRequest(), l.image, l.wish.mounts)
-}
-
-// checkDevices refuses an image that demands devices which a machine here does
-// not have.
-func (l *launch) checkDevices() error {
-	if l.image.Block != nil || l.demands(image.BlockDevice) > 0 {
-		return fmt.Errorf("image %s wants a disk, and this driver gives guests none: use an image that takes its files from an initrd", l.image.Source)
-	}
-	nics := l.demands(image.NetDevice)
-	if nics > 1 {
-		return fmt.Errorf("image %s demands %d network cards: a guest has one here", l.image.Source, nics)
-	}
-	if l.image.Devices != nil && nics == 0 && len(l.ports) > 0 {
-		return fmt.Errorf("config.ports: %q: image %s was built without a network card", l.wish.Ports, l.image.Source)
-	}
-	return nil
-}
-
-// demands counts the devices of a kind in the image's manifest, if it has one.
-func (l *launch) demands(kind image.DeviceKind) int {
-	count := 0
-	for _, device := range l.image.Devices {
-		if device.Kind == kind {
-			count++
-		}
-	}
-	return count
+	return l.openContent(images)
 }
 
 // chooseMemory gives the guest what QEMU's own share leaves of the task's memory.
@@ -357,6 +338,8 @@ func (l *launch) machineConfig() (machine.Config, error) {
 		MemoryMiB:   l.ramMiB,
 		Kernel:      l.image.Kernel,
 		Initrd:      l.image.Initrd,
+		Disks:       l.content.disks,
+		Shares:      l.content.shares,
 		CommandLine: commandLine,
 		Panic:       devices.Panic,
 		ExtraArgs:   l.wish.ExtraArgs,
@@ -366,7 +349,7 @@ func (l *launch) machineConfig() (machine.Config, error) {
 	if l.nic != nil {
 		config.Netns = l.nic.Netns
 		config.NICs = []machine.NIC{{
-			ID: network.ID, Device: devices.Net, Properties: l.netProperties(devices.NetProperties),
+			ID: network.ID, Device: devices.Net, Properties: l.netProperties(l.nicProperties()),
 			MAC: network.MAC, Netdev: l.nic.Netdev, Files: l.nic.Files,
 		}}
 	} else if spec := l.task.NetworkIsolation; spec != nil {

@@ -55,6 +55,13 @@ type Guest interface {
 	// its IPv4 one, and is left to by these arguments of the application.
 	TakesIPv6(args []string) bool
 
+	// Content tells whether files get into the guest by a transport, as far as
+	// the options tell that its image was built with.
+	Content(t Transport, features []string) Content
+
+	// Tag is the name by which the guest finds the n-th of its shares.
+	Tag(n int, share Share) (string, error)
+
 	// Signs starts a reader of one boot's console.
 	Signs() Signs
 
@@ -73,6 +80,8 @@ type Boot struct {
 	DHCP       bool              // the guest asks for its address: it is told none
 	Served     bool              // ports are forwarded to the guest, so it must have the address of Net
 	Initrd     bool              // an initrd is attached
+	Shares     []Share           // attached folders of the host, in order
+	Disks      []Disk            // attached disks, in order
 
 	// Offer is more environment, as KEY=VALUE, most wanted first. The guest
 	// gets as much of it as there is room for, and nothing where its image is
@@ -104,11 +113,17 @@ type Net struct {
 type Devices struct {
 	Machine string // QEMU machine type, such as "virt" or "pc"
 	Net     string // QEMU device model of a NIC, such as "virtio-net-device"
+	Share   string // QEMU device model of a share over 9p; empty: it drives none
+	Disk    string // QEMU device model of a disk; empty: it drives none
 	CPUKVM  string // QEMU CPU model under KVM
 	CPUTCG  string // QEMU CPU model under TCG
 	Panic   string // QEMU device by which the guest reports a panic; empty: none
-	// NetProperties is added to the NIC's properties, such as "disable-modern=on".
-	NetProperties string
+	// PCIProperties is added to the properties of NIC and disks, such as
+	// "disable-legacy=off".
+	PCIProperties string
+	// OneBus means that NIC and disks must have the order of the image's
+	// manifest on the PCI bus.
+	OneBus bool
 	// MaxMemoryMiB is the most RAM the guest can use; 0: no limit known.
 	MaxMemoryMiB int64
 	// MinMemoryMiB is the least RAM any guest of this family was seen to boot

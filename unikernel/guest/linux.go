@@ -35,15 +35,36 @@ func (l linux) TakesIPv6([]string) bool { return false }
 
 func (l linux) Devices() Devices {
 	if l.arch == ARM64 {
-		return Devices{Machine: "virt", Net: "virtio-net-device", CPUKVM: "host", CPUTCG: "max"}
+		return Devices{Machine: "virt", Net: "virtio-net-device", Share: "virtio-9p-device", Disk: "virtio-blk-device", CPUKVM: "host", CPUTCG: "max"}
 	}
 	return Devices{
 		Machine: "pc",
 		Net:     "virtio-net-pci",
+		Share:   "virtio-9p-pci",
+		Disk:    "virtio-blk-pci",
 		CPUKVM:  "host",
 		CPUTCG:  "max",
 		Panic:   "pvpanic",
 	}
+}
+
+// Content: the kernel may be built without drivers, and does not tell.
+func (l linux) Content(t Transport, _ []string) Content {
+	switch t {
+	case NineP:
+		return Content{Unknown, "shares that its init mounts, each named by its target (mount -t 9p -o trans=virtio,version=9p2000.L /data /data), if its kernel has virtio-9p"}
+	case Block:
+		return Content{Unknown, "virtio disks vda, vdb, …; the one whose target is / becomes its root; if its kernel has virtio-blk"}
+	}
+	return Content{Yes, "an initrd"}
+}
+
+// Tag is the target itself, so that an init can mount what it finds.
+func (l linux) Tag(_ int, share Share) (string, error) {
+	if len(share.Target) > shareTag {
+		return "", fmt.Errorf("mount target %q: Linux finds a share by its target, of at most %d bytes", share.Target, shareTag)
+	}
+	return share.Target, nil
 }
 
 func (l linux) Signs() Signs { return &console{signs: linuxSigns} }
@@ -91,6 +112,9 @@ func (l linux) encode(b Boot, offers []string) (string, error) {
 		}
 		words = append(words, ip)
 	}
+	if root := linuxRoot(b.Disks); root != nil && !hasParam(given, "root") {
+		words = append(words, root...)
+	}
 	if raw != "" {
 		words = append(words, raw)
 	}
@@ -107,6 +131,22 @@ func (l linux) encode(b Boot, offers []string) (string, error) {
 		return "", fmt.Errorf("args, env and kernel_args make a command line of %d bytes: the guest takes %d: %w", len(line), linuxBytes-1, ErrNoRoom)
 	}
 	return line, nil
+}
+
+// linuxRoot makes the disk whose target is / the root. Without an initrd, the
+// kernel mounts it itself.
+func linuxRoot(disks []Disk) []string {
+	for i, disk := range disks {
+		if disk.Target != "/" {
+			continue
+		}
+		mode := "rw"
+		if disk.ReadOnly {
+			mode = "ro"
+		}
+		return []string{"root=/dev/vd" + string(rune('a'+i)), mode}
+	}
+	return nil
 }
 
 // serial is the first serial port's name.

@@ -33,6 +33,17 @@ func (m mirage) Devices() Devices {
 	return devices
 }
 
+// Content: MirageOS has no file system of its host; some unikernels read disks.
+func (m mirage) Content(t Transport, built []string) Content {
+	if t != Block {
+		return noContent(Mirage, t)
+	}
+	return unikraftContent(t, built)
+}
+
+// Tag fails: nothing would mount a share.
+func (m mirage) Tag(int, Share) (string, error) { return "", errNoShares }
+
 func (m mirage) Signs() Signs { return &console{signs: mirageSigns} }
 
 func (m mirage) CommandLine(b Boot) (string, error) {

@@ -73,8 +73,8 @@ func boot(t *testing.T, netns ns.NetNS, arch guest.Arch, nic *NIC) (stop func())
 	const firstFile = 5 // after standard error, kernel and initrd
 	devices := kind.Devices()
 	device := devices.Net + ",netdev=" + ID + ",mac=" + MAC
-	if devices.NetProperties != "" {
-		device += "," + devices.NetProperties
+	if devices.PCIProperties != "" {
+		device += "," + devices.PCIProperties
 	}
 	qemu := exec.Command(qemuBinaries[arch], "-nodefaults", "-no-user-config", "-display", "none", "-sandbox", "on",
 		"-machine", devices.Machine, "-accel", "tcg,tb-size=32", "-cpu", devices.CPUTCG, "-m", "16M", "-serial", "stdio",
