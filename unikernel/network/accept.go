@@ -126,7 +126,7 @@ var agreed = []string{"ESTABLISHED", "CLOSE_WAIT", "FIN_WAIT_1", "CLOSING", "LAS
 
 // acceptedIn reads QEMU's list of connections (info usernet), whose lines are
 //
-//	TCP[ESTABLISHED]  71  127.0.0.1 28731  10.0.2.15  8080  0  0
+//	TCP[ESTABLISHED]  71  127.0.0.1 28731  198.19.16.15  8080  0  0
 //
 // for one to the guest. The forwarding itself is in the list too: where that
 // is missing the list has another form.

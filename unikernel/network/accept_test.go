@@ -16,21 +16,21 @@ import (
 )
 
 func TestAcceptedIn(t *testing.T) {
-	to := netip.MustParseAddrPort("10.0.2.15:8080")
+	to := netip.MustParseAddrPort("198.19.16.15:8080")
 	const head = "Hub -1 (net0):\r\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r\n"
-	const forward = "  TCP[HOST_FORWARD]   8       127.0.0.1 28731       10.0.2.15  8080     0     0\r\n"
+	const forward = "  TCP[HOST_FORWARD]   8       127.0.0.1 28731       198.19.16.15  8080     0     0\r\n"
 	cases := map[string]struct {
 		table    string
 		accepted bool
 		say      string
 	}{
 		"nobody connects":        {head + forward, false, ""},
-		"asked":                  {head + "  TCP[SYN_SENT]   71       127.0.0.1 28731       10.0.2.15  8080     0     0\r\n" + forward, false, ""},
-		"accepted":               {head + "  TCP[ESTABLISHED]   71       127.0.0.1 28731       10.0.2.15  8080     0     0\r\n" + forward, true, ""},
-		"accepted before":        {head + forward + "  TCP[TIME_WAIT]   71       127.0.0.1 28731       10.0.2.15  8080     0     0\r\n", true, ""},
-		"another port accepted":  {head + forward + "  TCP[ESTABLISHED]   71       127.0.0.1 28731       10.0.2.15  80     0     0\r\n", false, ""},
-		"the guest's connection": {head + forward + "  TCP[ESTABLISHED]   71       10.0.2.15 8080       192.0.2.1  80     0     0\r\n", false, ""},
-		"UDP":                    {head + forward + "  UDP[236 sec]   71       127.0.0.1 28731       10.0.2.15  8080     0     0\r\n", false, ""},
+		"asked":                  {head + "  TCP[SYN_SENT]   71       127.0.0.1 28731       198.19.16.15  8080     0     0\r\n" + forward, false, ""},
+		"accepted":               {head + "  TCP[ESTABLISHED]   71       127.0.0.1 28731       198.19.16.15  8080     0     0\r\n" + forward, true, ""},
+		"accepted before":        {head + forward + "  TCP[TIME_WAIT]   71       127.0.0.1 28731       198.19.16.15  8080     0     0\r\n", true, ""},
+		"another port accepted":  {head + forward + "  TCP[ESTABLISHED]   71       127.0.0.1 28731       198.19.16.15  80     0     0\r\n", false, ""},
+		"the guest's connection": {head + forward + "  TCP[ESTABLISHED]   71       198.19.16.15 8080       192.0.2.1  80     0     0\r\n", false, ""},
+		"UDP":                    {head + forward + "  UDP[236 sec]   71       127.0.0.1 28731       198.19.16.15  8080     0     0\r\n", false, ""},
 		"no forwarding":          {head, false, "does not have the forwarding"},
 		"another form":           {"connections: none", false, "connections: none"},
 	}
@@ -58,5 +58,5 @@ func TestAwaitAccept_Bridge(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	must.ErrorContains(t, nic.AwaitAccept(ctx, port("admin", 8081), none), "accepts no connection on 10.0.2.15:8081")
+	must.ErrorContains(t, nic.AwaitAccept(ctx, port("admin", 8081), none), "accepts no connection on 198.19.16.15:8081")
 }

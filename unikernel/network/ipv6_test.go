@@ -17,16 +17,16 @@ const (
 )
 
 // newDualAlloc is newAlloc with IPv6 addresses as well.
-func newDualAlloc(t *testing.T) (alloc, outside ns.NetNS) {
+func newDualAlloc(t *testing.T, mtu int) (alloc, outside ns.NetNS) {
 	t.Helper()
-	alloc, outside = newAlloc(t, 1500)
+	alloc, outside = newAlloc(t, mtu)
 	run(t, outside, func() error { return configure("host0", outsideIP6+"/64", "") })
 	run(t, alloc, func() error { return configure("eth0", allocIP6+"/64", outsideIP6) })
 	return alloc, outside
 }
 
 func TestBridge_IPv6(t *testing.T) {
-	alloc, outside := newDualAlloc(t)
+	alloc, outside := newDualAlloc(t, 1500)
 	nic, err := Bridge(t.Context(), pathOf(alloc), Config{Ports: []Port{port("http", 8080)}, IPv6: true})
 	must.NoError(t, err)
 	t.Cleanup(func() { _ = nic.Close() })
@@ -71,7 +71,7 @@ func TestBridge_IPv6(t *testing.T) {
 // Where the guest cannot be told an address, or the allocation has none, all is
 // as without IPv6.
 func TestBridge_WithoutIPv6(t *testing.T) {
-	dual, _ := newDualAlloc(t)
+	dual, _ := newDualAlloc(t, 1500)
 	must.False(t, bridge(t, dual).Net.Address6.IsValid())
 
 	single, _ := newAlloc(t, 1500)
