@@ -1,0 +1,13 @@
+# Loads the unikernel driver. Copy it to /etc/nomad.d/ and restart Nomad.
+
+plugin "nomad-driver-unikernel" {
+  config {
+    image_paths = ["/opt/unikernels"] # where jobs may name images by path
+    emulation   = false               # a node without KVM says so, instead of being slow
+  }
+}
+
+# Nomad 1.11 asks drivers for what tasks use only where it publishes it.
+telemetry {
+  publish_allocation_metrics = true
+}
