@@ -41,8 +41,6 @@ type Driver struct {
 	compute  cpustats.Compute
 
 	sweeping sync.Once
-
-	onStep func(step) // what a test does when a start reaches a step; nil: nothing
 }
 
 var _ drivers.DriverPlugin = (*Driver)(nil)
@@ -71,13 +69,7 @@ func (d *Driver) ConfigSchema() (*hclspec.Spec, error) { return pluginSpec, nil 
 func (d *Driver) TaskConfigSchema() (*hclspec.Spec, error) { return taskSpec, nil }
 
 // Capabilities tells Nomad what the driver can do.
-func (d *Driver) Capabilities() (*drivers.Capabilities, error) {
-	able := *capabilities
-	if settings, _, err := d.configured(); err == nil {
-		able.DisableLogCollection = settings.Logs.Collector == collectorDriver
-	}
-	return &able, nil
-}
+func (d *Driver) Capabilities() (*drivers.Capabilities, error) { return capabilities, nil }
 
 // SetConfig takes the operator's options. Nomad also calls it just to learn
 // whether they are right, in a process that runs no task.

@@ -32,11 +32,9 @@ func (l *launch) commandLine() (string, error) {
 		Kernel:     machine.KernelPath,
 		Features:   l.image.Features,
 		Initrd:     l.image.Initrd != nil,
-		Shares:     l.content.toldShares,
-		Disks:      l.content.toldDisks,
 	}
 	if l.nic != nil {
-		boot.Net, boot.DHCP, boot.Served = &l.nic.Net, l.wish.DHCP, len(l.ports) > 0
+		boot.Net = &l.nic.Net
 	}
 	return l.guest.CommandLine(boot)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/nomad/plugins/shared/structs"
 
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/guest"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/machine"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/probe"
 )
 
@@ -92,6 +93,11 @@ func attributes(node probe.Result, s *settings) map[string]*structs.Attribute {
 		can := node.Arches[arch]
 		if can.Accelerator != probe.None {
 			attrs[prefix+".arch."+string(arch)] = structs.NewStringAttribute(string(can.Accelerator))
+			for name, value := range usualHardware(arch, can) {
+				if value != "" {
+					attrs[prefix+"."+name+"."+string(arch)] = structs.NewStringAttribute(value)
+				}
+			}
 		}
 		if can.Version != "" {
 			attrs[prefix+".qemu."+string(arch)+".version"] = structs.NewStringAttribute(can.Version)
@@ -101,6 +107,22 @@ func attributes(node probe.Result, s *settings) map[string]*structs.Attribute {
 		attrs[prefix+".gic"] = structs.NewStringAttribute(joinInts(node.GIC))
 	}
 	return attrs
+}
+
+// usualHardware is what a Unikraft guest gets whose job names no machine, and
+// the machine types that it may name.
+func usualHardware(arch guest.Arch, can probe.Arch) map[string]string {
+	usual, err := guest.For(guest.Unikraft, "", arch)
+	if err != nil {
+		return nil
+	}
+	devices := usual.Devices()
+	return map[string]string{
+		"machine":  devices.Machine,
+		"cpu":      cpuModel(devices, machine.Accelerator(can.Accelerator)),
+		"virtio":   devices.Transport(),
+		"machines": strings.Join(knownMachines(arch, can.Machines), ","),
+	}
 }
 
 func families() string {

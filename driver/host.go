@@ -6,8 +6,6 @@ package driver
 import (
 	"context"
 	"fmt"
-	"slices"
-	"strconv"
 	"sync"
 
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/guest"
@@ -81,27 +79,4 @@ func (l *launch) needKVM(node probe.Result) error {
 		reason = fmt.Sprintf("the guest is for %s and this node is %s", l.image.Arch, guest.HostArch())
 	}
 	return fmt.Errorf(`config.accelerator = "kvm": %s; use "auto" to allow emulation`, reason)
-}
-
-// gic is the interrupt controller: the job's, or the newest that KVM offers,
-// or QEMU's own choice. Only arm64's virt machine has one to choose.
-func (l *launch) gic() string {
-	if l.image.Arch != guest.ARM64 || l.wish.Machine.GIC != "" {
-		return l.wish.Machine.GIC
-	}
-	if l.accel != machine.KVM {
-		return ""
-	}
-	node, err := l.d.host.get(l.d.ctx, l.settings)
-	if err != nil || len(node.GIC) == 0 {
-		return ""
-	}
-	return strconv.Itoa(slices.Max(node.GIC))
-}
-
-func cpuModel(devices guest.Devices, accel machine.Accelerator) string {
-	if accel == machine.KVM {
-		return devices.CPUKVM
-	}
-	return devices.CPUTCG
 }

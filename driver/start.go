@@ -9,7 +9,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -20,7 +19,6 @@ import (
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/image"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/machine"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/network"
-	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/output"
 )
 
 // qemuTimeout bounds the time from starting QEMU to its letting the guest run.
@@ -34,16 +32,16 @@ type launch struct {
 	task     *drivers.TaskConfig
 	wish     *wish
 
-	image   *image.Image
-	content content
-	guest   guest.Guest
-	accel   machine.Accelerator
-	qemu    string
-	ramMiB  int64
+	image  *image.Image
+	guest  guest.Guest
+	accel  machine.Accelerator
+	qemu   string
+	ramMiB int64
+
+	hardware hardware
 
 	ports  []network.Port
 	nic    *network.NIC
-	dhcp   *network.DHCP // nil: none is needed
 	group  *cgroup.Group
 	logs   *logs
 	state  taskState
@@ -60,7 +58,6 @@ func (d *Driver) StartTask(config *drivers.TaskConfig) (*drivers.TaskHandle, *dr
 	took := startLaps()
 	l, err := d.prepare(d.ctx, config)
 	if err != nil {
-		d.releaseLogmon(config)
 		return nil, nil, err
 	}
 	defer l.image.Close()
@@ -76,7 +73,7 @@ func (d *Driver) StartTask(config *drivers.TaskConfig) (*drivers.TaskHandle, *dr
 		m.Kill()
 		return nil, nil, l.giveUp(err)
 	}
-	d.adopt(&task{config: config, state: l.state, record: l.record, machine: m, cgroup: l.group, dhcp: l.dhcp, logs: l.logs})
+	d.adopt(&task{config: config, state: l.state, record: l.record, machine: m, cgroup: l.group, logs: l.logs})
 	d.tell(config, "%s", l.summary())
 	d.logStart(config.ID, l.laps, m)
 	return handle, l.driverNetwork(), nil
@@ -84,8 +81,7 @@ func (d *Driver) StartTask(config *drivers.TaskConfig) (*drivers.TaskHandle, *dr
 
 // giveUp gives back what a failed start had acquired. The machine has ended.
 func (l *launch) giveUp(err error) error {
-	l.logs.finish("")
-	l.dhcp.Close()
+	l.logs.close()
 	if l.record == nil {
 		return err
 	}
@@ -122,17 +118,10 @@ func (d *Driver) prepare(ctx context.Context, config *drivers.TaskConfig) (*laun
 		return nil, err
 	}
 	if err := l.settle(ctx, images); err != nil {
-		l.close()
+		l.image.Close()
 		return nil, err
 	}
 	return l, nil
-}
-
-// close closes the files that the machine was started with, which holds them
-// itself.
-func (l *launch) close() {
-	l.image.Close()
-	l.content.close()
 }
 
 func (l *launch) imageRequest() image.Request {
@@ -163,16 +152,46 @@ func (l *launch) settle(ctx context.Context, images *image.Store) error {
 	if l.guest, err = guest.For(l.image.Family, l.image.Release, l.image.Arch); err != nil {
 		return fmt.Errorf("config.guest: %w", err)
 	}
-	if err := l.checkNICs(); err != nil {
+	if err := l.checkDevices(); err != nil {
 		return err
 	}
 	if err := l.chooseAccelerator(ctx); err != nil {
 		return err
 	}
+	if err := l.chooseHardware(ctx); err != nil {
+		return err
+	}
 	if err := l.chooseMemory(); err != nil {
 		return err
 	}
-	return l.openContent(images)
+	return images.Pack(l.imageRequest(), l.image, l.wish.mounts)
+}
+
+// checkDevices refuses an image that demands devices which a machine here does
+// not have.
+func (l *launch) checkDevices() error {
+	if l.image.Block != nil || l.demands(image.BlockDevice) > 0 {
+		return fmt.Errorf("image %s wants a disk, and this driver gives guests none: use an image that takes its files from an initrd", l.image.Source)
+	}
+	nics := l.demands(image.NetDevice)
+	if nics > 1 {
+		return fmt.Errorf("image %s demands %d network cards: a guest has one here", l.image.Source, nics)
+	}
+	if l.image.Devices != nil && nics == 0 && len(l.ports) > 0 {
+		return fmt.Errorf("config.ports: %q: image %s was built without a network card", l.wish.Ports, l.image.Source)
+	}
+	return nil
+}
+
+// demands counts the devices of a kind in the image's manifest, if it has one.
+func (l *launch) demands(kind image.DeviceKind) int {
+	count := 0
+	for _, device := range l.image.Devices {
+		if device.Kind == kind {
+			count++
+		}
+	}
+	return count
 }
 
 // chooseMemory gives the guest what QEMU's own share leaves of the task's memory.
@@ -207,7 +226,6 @@ func (l *launch) run(ctx context.Context) (*machine.Machine, error) {
 	if err := l.record.save(l.state); err != nil {
 		return nil, err
 	}
-	l.reached(stepRecorded)
 	if err := l.limit(); err != nil {
 		return nil, err
 	}
@@ -224,26 +242,13 @@ func (l *launch) run(ctx context.Context) (*machine.Machine, error) {
 
 // limit makes the cgroup that QEMU will join.
 func (l *launch) limit() error {
-	spec := cgroupSpec(l.task)
-	var err error
-	if l.state.Cgroup, err = cgroup.Plan(spec); err != nil {
-		return err
-	}
-	if err := l.record.save(l.state); err != nil {
-		return err
-	}
-	group, err := cgroup.Create(spec)
+	group, err := cgroup.Create(cgroupSpec(l.task))
 	if err != nil {
 		return fmt.Errorf("making the task's cgroup: %w", err)
 	}
-	l.reached(stepCgroupMade)
 	l.group = group
 	l.state.Cgroup = group.State()
-	if err := l.record.save(l.state); err != nil {
-		return err
-	}
-	l.reached(stepLimited)
-	return nil
+	return l.record.save(l.state)
 }
 
 // connect prepares the guest's network.
@@ -253,8 +258,8 @@ func (l *launch) connect(ctx context.Context) error {
 		return err
 	}
 	l.nic = nic
-	l.reached(stepConnected)
-	return nil
+	l.state.Network = nic.Undo
+	return l.record.save(l.state)
 }
 
 // boot starts QEMU and waits until the guest is up.
@@ -263,14 +268,13 @@ func (l *launch) boot(ctx context.Context) (*machine.Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	if config.Console, err = l.openConsole(); err != nil {
+	if l.logs, err = openLogs(l.task); err != nil {
+		return nil, err
+	}
+	if config.Console, err = l.logs.console(); err != nil {
 		return nil, err
 	}
 	defer config.Console.Close()
-	if config.Held, err = l.logs.held(); err != nil {
-		return nil, err
-	}
-	defer closeAll(config.Held)
 
 	starting, cancel := context.WithTimeout(ctx, qemuTimeout)
 	defer cancel()
@@ -280,44 +284,48 @@ func (l *launch) boot(ctx context.Context) (*machine.Machine, error) {
 		PowerButton: l.guest.AnswersPowerButton(),
 	})
 	if err != nil {
-		return nil, l.explain(err)
+		return nil, explain(err)
 	}
 	l.state.Machine = m.State()
-	l.reached(stepBooted)
 	if err := l.awaitReady(ctx, m); err != nil {
 		m.Kill()
-		return nil, l.explain(err)
+		return nil, err
 	}
 	return m, nil
 }
 
-// openConsole makes the file into which QEMU writes the guest's console, and
-// begins to carry it to the task's logs.
-func (l *launch) openConsole() (*os.File, error) {
-	l.state.Spool = spoolPath(l.task)
-	if err := l.record.save(l.state); err != nil {
-		return nil, err
-	}
-	var err error
-	if l.logs, err = openLogs(l.task, l.settings, output.CreateSpool); err != nil {
-		return nil, err
-	}
-	if err := l.logs.start(); err != nil {
-		return nil, err
-	}
-	return l.logs.spool.Writer()
-}
-
-// explain puts QEMU's own words into ours where they are known. Out of memory
-// comes first: QEMU that is killed in the middle of an answer looks otherwise.
-func (l *launch) explain(err error) error {
-	if outOfMemory(l.group) {
-		return fmt.Errorf("%w (%w)", errOutOfMemory, err)
-	}
+// explain puts QEMU's own words into ours where they are known.
+func explain(err error) error {
 	if reason, ok := network.ExplainNetdevError(err.Error()); ok {
 		return fmt.Errorf("config.ports: %s", reason)
 	}
 	return err
+}
+
+// awaitReady waits for the console line that means the guest is up, where the
+// job gives one.
+func (l *launch) awaitReady(ctx context.Context, m *machine.Machine) error {
+	if l.wish.ready == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, l.wish.readyTimeout)
+	defer cancel()
+	select {
+	case <-m.Ready():
+		return nil
+	case <-m.Done():
+		return fmt.Errorf("the guest ended before it was ready: %s", m.Result().Message)
+	case <-ctx.Done():
+		return fmt.Errorf("the guest printed no line that matches ready.pattern %q within %s; its last lines: %s",
+			l.wish.Ready.Pattern, l.wish.readyTimeout, quoteLines(m.LastLines(5)))
+	}
+}
+
+func quoteLines(lines []string) string {
+	if len(lines) == 0 {
+		return "none at all"
+	}
+	return fmt.Sprintf("%q", lines)
 }
 
 func (l *launch) machineConfig() (machine.Config, error) {
@@ -332,14 +340,12 @@ func (l *launch) machineConfig() (machine.Config, error) {
 		QEMU:        l.qemu,
 		Arch:        l.image.Arch,
 		Accelerator: l.accel,
-		Type:        orElse(l.wish.Machine.Type, devices.Machine),
-		CPU:         orElse(l.wish.Machine.CPU, cpuModel(devices, l.accel)),
-		GIC:         l.gic(),
+		Type:        l.hardware.machine,
+		CPU:         l.hardware.cpu,
+		GIC:         l.hardware.gic,
 		MemoryMiB:   l.ramMiB,
 		Kernel:      l.image.Kernel,
 		Initrd:      l.image.Initrd,
-		Disks:       l.content.disks,
-		Shares:      l.content.shares,
 		CommandLine: commandLine,
 		Panic:       devices.Panic,
 		ExtraArgs:   l.wish.ExtraArgs,
@@ -349,7 +355,7 @@ func (l *launch) machineConfig() (machine.Config, error) {
 	if l.nic != nil {
 		config.Netns = l.nic.Netns
 		config.NICs = []machine.NIC{{
-			ID: network.ID, Device: devices.Net, Properties: l.netProperties(l.nicProperties()),
+			ID: network.ID, Device: devices.Net, Properties: devices.NetProperties,
 			MAC: network.MAC, Netdev: l.nic.Netdev, Files: l.nic.Files,
 		}}
 	} else if spec := l.task.NetworkIsolation; spec != nil {
@@ -361,7 +367,6 @@ func (l *launch) machineConfig() (machine.Config, error) {
 // join puts QEMU into the task's cgroup before the guest runs, and records the
 // process first: from here on an orphan can be found.
 func (l *launch) join(pid int) error {
-	l.reached(stepQEMUMade)
 	state, err := machine.StateOf(l.d.runDir, machineID(l.task.ID), pid)
 	if err != nil {
 		return err
@@ -370,11 +375,7 @@ func (l *launch) join(pid int) error {
 	if err := l.record.save(l.state); err != nil {
 		return err
 	}
-	if err := l.group.AddProcess(pid); err != nil {
-		return err
-	}
-	l.reached(stepJoined)
-	return nil
+	return l.group.AddProcess(pid)
 }
 
 func (l *launch) handle() (*drivers.TaskHandle, error) {
@@ -393,6 +394,7 @@ func (l *launch) summary() string {
 	if l.accel == machine.TCG {
 		text += " (emulation)"
 	}
+	text += ": " + l.hardware.String()
 	if host := guest.HostArch(); l.image.Arch != host {
 		text += fmt.Sprintf("; this node is %s", host)
 	}
@@ -419,10 +421,3 @@ func machineID(taskID string) string {
 
 // maxMachineID keeps names of files and cgroups well under their limits.
 const maxMachineID = 100
-
-func orElse(value, otherwise string) string {
-	if value != "" {
-		return value
-	}
-	return otherwise
-}

@@ -20,6 +20,7 @@ import (
 	"github.com/shoenig/test/must"
 
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/e2e/harness"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/guest"
 )
 
 // otherArch is the architecture that this machine is not.
@@ -72,6 +73,7 @@ func TestRefused(t *testing.T) {
 		{"port that the group lacks", map[string]string{"ports": `["https"]`}, []string{"ports", "https", "http"}},
 		{"too little memory", map[string]string{"memory": "20"}, []string{"memory", "20"}},
 		{"comma in an option", map[string]string{"machine": "virt,accel=kvm"}, []string{"machine.type", "virt,accel=kvm"}},
+		{"machine type that QEMU lacks", map[string]string{"machine": "virt-1.0"}, []string{"machine.type", "virt-1.0", "use one of"}},
 		{"quote in an option", map[string]string{"machine": `pc\"`}, []string{"machine.type", `pc`}},
 		{"missing initrd", map[string]string{"initrd": filepath.Join(site.ImageDir(), "absent.cpio")}, []string{"initrd", "absent.cpio"}},
 	}
@@ -109,6 +111,21 @@ func TestOtherArchitecture(t *testing.T) {
 		"image": filepath.Join(site.ImageDir(), "steps-"+otherArch()),
 	})
 	must.Eq(t, "complete", alloc.ClientStatus, must.Sprint(failure(alloc)))
+	booted := events(alloc)
+	must.StrContains(t, booted, "Booted unikraft guest on "+otherArch())
+	must.StrContains(t, booted, "under tcg (emulation)")
+	must.StrContains(t, booted, "this node is "+string(guest.HostArch()))
+}
+
+// events are all that Nomad shows of a task's life.
+func events(alloc *api.Allocation) string {
+	var said []string
+	for _, state := range alloc.TaskStates {
+		for _, event := range state.Events {
+			said = append(said, event.DisplayMessage)
+		}
+	}
+	return strings.Join(said, "\n")
 }
 
 // A guest's own return value is the task's.

@@ -19,6 +19,7 @@ type Facts struct {
 	Release  string
 	Features []string // build options, as "CONFIG_X=y"
 	Devices  []Device
+	GICs     []int // versions of ARM's interrupt controller that it drives
 }
 
 // NotBootable is a file that no guest can be booted from, in words.
@@ -70,6 +71,9 @@ func withEvidence(facts Facts, kernel sniffed) (Facts, error) {
 		return Facts{}, fmt.Errorf("look for its family: %w", err)
 	}
 	facts.Family, facts.Release, facts.Features = found.family, found.release, found.features
+	if facts.Arch == guest.ARM64 {
+		facts.GICs = found.gics
+	}
 	return facts, nil
 }
 

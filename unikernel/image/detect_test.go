@@ -60,6 +60,18 @@ func TestDetect_Kernels(t *testing.T) {
 			arm64Image(append(libinfo(libinfoText(libinfoRelease, "0.18.0")), "Linux version 6.1.0 (a@b) (gcc)"...)...),
 			Facts{Arch: guest.ARM64, Format: LinuxImage},
 		},
+		"drives GICv2 only": {
+			arm64Image([]byte("arm,cortex-a15-gic\x00arm,gic-400\x00")...),
+			Facts{Arch: guest.ARM64, Format: LinuxImage, GICs: []int{2}},
+		},
+		"drives both GICs": {
+			arm64Image([]byte("arm,gic-v3\x00arm,cortex-a15-gic\x00")...),
+			Facts{Arch: guest.ARM64, Format: LinuxImage, GICs: []int{2, 3}},
+		},
+		"speaks of a GIC that it need not drive": {
+			arm64Image([]byte("arm,gic-v3-its\x00")...),
+			Facts{Arch: guest.ARM64, Format: LinuxImage},
+		},
 		"Unikraft for x86_64": {
 			unikraftELF("0.17.0~eaf6fda"),
 			Facts{Arch: guest.X86_64, Format: Multiboot32, Family: guest.Unikraft, Release: "0.17.0~eaf6fda"},

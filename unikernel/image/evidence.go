@@ -17,6 +17,7 @@ type evidence struct {
 	family   guest.Family
 	release  string
 	features []string
+	gics     []int
 }
 
 // A kernel is read in windows that overlap, so that a mark on an edge is seen
@@ -33,6 +34,7 @@ const (
 func findEvidence(file io.ReaderAt, size int64) (evidence, error) {
 	var found evidence
 	ocaml := false
+	var gics gicMarks
 	buffer := make([]byte, min(size, scanWindow+scanOverlap))
 	for at := int64(0); at < min(size, mostScanned); at += scanWindow {
 		n, err := file.ReadAt(buffer, at)
@@ -40,6 +42,7 @@ func findEvidence(file io.ReaderAt, size int64) (evidence, error) {
 			return evidence{}, err
 		}
 		ocaml = ocaml || bytes.Contains(buffer[:n], ocamlText)
+		gics.look(buffer[:n])
 		for _, mark := range marks {
 			more, ok := mark(window{file, buffer[:n], at})
 			if !ok {
@@ -50,6 +53,7 @@ func findEvidence(file io.ReaderAt, size int64) (evidence, error) {
 			}
 		}
 	}
+	found.gics = gics.versions()
 	if ocaml && found.family == guest.Unikraft {
 		found.family = ""
 	}

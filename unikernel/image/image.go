@@ -55,6 +55,7 @@ type Image struct {
 	Env      map[string]string // the image's own environment
 	Features []string          // build options, as "CONFIG_X=y"; nil: not told
 	Devices  []Device          // what the kernel demands, in order; nil: not told
+	GICs     []int             // versions of ARM's interrupt controller that an arm64 kernel drives; nil: not told
 	Source   string            // the reference as resolved, for people
 
 	BlockMount string // where the guest mounts Block; empty: not told

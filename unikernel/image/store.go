@@ -228,7 +228,7 @@ func (i *Image) look() (Facts, error) {
 }
 
 func (i *Image) learn(facts Facts, request Request) {
-	i.Arch, i.Format, i.Devices = facts.Arch, facts.Format, facts.Devices
+	i.Arch, i.Format, i.Devices, i.GICs = facts.Arch, facts.Format, facts.Devices, facts.GICs
 	i.Family = cmp.Or(request.Family, facts.better(i.Family))
 	i.Release = cmp.Or(request.Release, facts.Release, i.Release)
 	if i.Features == nil {

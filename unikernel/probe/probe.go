@@ -64,6 +64,7 @@ type Result struct {
 type Arch struct {
 	QEMU        string      // the binary's absolute path; empty: none that will do
 	Version     string      // of QEMU, such as "7.2.17"
+	Machines    []string    // machine types that it has, such as "virt" and "virt-7.2"; nil: it did not tell
 	Accelerator Accelerator // the best that works and is allowed
 	Reason      string      // why there is no accelerator; empty where there is
 }

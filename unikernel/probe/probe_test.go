@@ -33,6 +33,8 @@ func TestHost(t *testing.T) {
 	for _, arch := range guest.Arches {
 		must.NotEq(t, "", result.Arches[arch].QEMU)
 		must.NotEq(t, "", result.Arches[arch].Version)
+		must.SliceContains(t, result.Arches[arch].Machines, map[guest.Arch]string{guest.ARM64: "virt", guest.X86_64: "pc"}[arch])
+		must.SliceNotContains(t, result.Arches[arch].Machines, "Supported")
 		must.NotEq(t, None, result.Arches[arch].Accelerator)
 	}
 	// A KVM that does not run always has its reason, one that runs never.

@@ -40,7 +40,21 @@ func findQEMU(ctx context.Context, arch guest.Arch, path string, as *syscall.Cre
 	if err != nil {
 		return Arch{Reason: err.Error()}
 	}
-	return Arch{QEMU: path, Version: version}
+	return Arch{QEMU: path, Version: version, Machines: machineTypes(ctx, path, as)}
+}
+
+// machineTypes asks QEMU for its machine types; nil where it does not tell.
+func machineTypes(ctx context.Context, path string, as *syscall.Credential) []string {
+	var types []string
+	for line := range strings.Lines(start(ctx, path, []string{"-machine", "help"}, as, nil).output) {
+		line = strings.TrimSpace(line)
+		// "virt-7.2             QEMU 7.2 ARM Virtual Machine"
+		name, _, described := strings.Cut(line, "  ")
+		if described && !strings.Contains(name, " ") {
+			types = append(types, name)
+		}
+	}
+	return types
 }
 
 // lookUp makes path absolute, or looks QEMU up in PATH where there is none.
