@@ -44,57 +44,47 @@ type ContainerImage struct {
 
 // UnikernelImage is what a unikernel image is and needs.
 type UnikernelImage struct {
-	Ref     string   `json:"ref"`
-	Family  string   `json:"family,omitempty"`
-	Release string   `json:"release,omitempty"`
-	Arch    []string `json:"arch,omitempty"` // arm64, x86_64
-	SizeMiB float64  `json:"size_mib,omitempty"`
-	// MemoryMiB is the least RAM that a guest of its family and architecture
-	// was seen to boot in, and no less than its own files; 0: unknown.
-	MemoryMiB int      `json:"memory_mib,omitempty"`
+	Ref       string   `json:"ref"`
+	Family    string   `json:"family,omitempty"`
+	Release   string   `json:"release,omitempty"`
+	Arch      []string `json:"arch,omitempty"` // arm64, x86_64
+	SizeMiB   float64  `json:"size_mib,omitempty"`
+	MemoryMiB int      `json:"memory_mib,omitempty"` // the least it boots in, 0: unknown
 	Features  []string `json:"features,omitempty"`
-	// Cannot names what a job may give that the image cannot take: environment,
-	// files. What is not known is not named.
-	Cannot  []string `json:"cannot,omitempty"`
-	Missing bool     `json:"missing,omitempty"` // the reference names nothing
+	Missing   bool     `json:"missing,omitempty"` // the reference names nothing
 }
 
 // jit are runtimes that compile while they run.
 var jit = map[string]bool{"node": true, "jvm": true, "dotnet": true}
 
-func (s *subject) imageSignals() {
+// runtimeScores say how heavy an entry point's kind is, as it stands.
+var runtimeScores = map[string]float64{
+	"static": 10, "go": 15, "rust": 10, "dynamic": 35, "python": 65, "ruby": 70, "php": 60,
+	"node": 75, "jvm": 90, "dotnet": 90, "shell": 80,
+}
+
+// forkScore is for a program linked with calls that a unikernel lacks: it may
+// never make them, so this only weighs.
+const forkScore = 75
+
+func (s *subject) imageSignals(w *Weights) {
 	if s.image == nil {
 		return
 	}
 	from := "image " + s.image.Ref
 	if s.image.SizeMiB > 0 {
-		s.scaled("image_size", float64(int(s.image.SizeMiB)), "MiB", from)
+		s.scaled("image_size", float64(int(s.image.SizeMiB)), "MiB", from, w.ImageSize)
 	}
-	if s.image.Layers > 0 {
-		s.scaled("layers", float64(s.image.Layers), "", from)
+	if score, ok := runtimeScores[s.image.Runtime]; ok {
+		s.signal("runtime", s.image.Runtime, from, score, w.Runtime)
 	}
-	s.tabled("runtime", s.image.Runtime, s.image.Runtime, from)
+	if len(s.image.Forks) > 0 {
+		s.signal("forks", strings.Join(s.image.Forks, ", "), from, forkScore, w.Forks)
+	}
 	if kind, found := s.policy.workloadOf(s.image.Libraries); kind != nil {
 		value := fmt.Sprintf("%s (%s)", kind.Name, strings.Join(found, ", "))
-		s.signal("contents", value, from, float64(kind.Score))
+		s.signal("contents", value, from, float64(kind.Score), w.Contents)
 	}
-	s.found("processes", from, s.image.Processes...)
-	s.found("forks", from, s.image.Forks...)
-	s.found("shell", from, given(s.image.Shell)...)
-	s.found("packages", from, given(s.image.Packages)...)
-	s.found("image_user", from, given(s.image.User)...)
-	if n := len(s.image.Ports); n > 0 {
-		s.scaled("ports", float64(n), "", from)
-	}
-	s.found("stop_signal", from, given(s.image.Signal)...)
-}
-
-// given is a list of the one value, empty where there is none.
-func given(v string) []string {
-	if v == "" {
-		return nil
-	}
-	return []string{v}
 }
 
 // workloadOf finds the heaviest kind of work that libraries tell of, and the
@@ -125,7 +115,9 @@ func (p *Policy) workloadOf(libraries []string) (*Workload, []string) {
 // imageBlockers says what about the images makes a unikernel impossible.
 func (s *subject) imageBlockers() []string {
 	var why []string
-	why = append(why, s.unikernelBlockers()...)
+	if s.unikernel != nil && s.unikernel.Missing {
+		why = append(why, fmt.Sprintf("unikernel image %s: there is none", s.unikernel.Ref))
+	}
 	if s.image == nil {
 		return why
 	}
@@ -156,7 +148,7 @@ func (s *subject) memoryAsUnikernel() int {
 // Weigh tells what a container image alone says about a decision.
 func (p *Policy) Weigh(image *ContainerImage) []Signal {
 	s := &subject{policy: p, image: image}
-	s.imageSignals()
-	sum(s.signals)
+	s.imageSignals(p.Weights)
+	s.sum()
 	return s.loudest()
 }

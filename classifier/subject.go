@@ -46,7 +46,6 @@ type subject struct {
 	decision Decision
 	rule     Rule
 	score    *int
-	recorded *int // score without the cluster's signals
 	signals  []Signal
 	reasons  []string
 	notes    []string
@@ -188,11 +187,9 @@ func look(ctx context.Context, o Options, subjects []*subject) error {
 		if !s.considered() {
 			continue
 		}
-		need := Need{Job: s.job, Group: s.group, Task: s.task, Arch: s.arch(), MemoryMiB: s.memoryAsUnikernel()}
-		if s.unikernel != nil {
-			need.GuestMiB = s.unikernel.MemoryMiB
-		}
-		view, err := o.Cluster.Group(ctx, need)
+		view, err := o.Cluster.Group(ctx, Need{
+			Job: s.job, Group: s.group, Task: s.task, Arch: s.arch(), MemoryMiB: s.memoryAsUnikernel(),
+		})
 		if err != nil {
 			return fmt.Errorf("look at the cluster: %w", err)
 		}

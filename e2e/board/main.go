@@ -106,7 +106,7 @@ func (b board) args(control string) []string {
 		"-kernel", filepath.Join(b.files, "kernel"),
 		"-initrd", filepath.Join(b.files, "initrd"),
 		"-append", "console=ttyAMA0 mitigations=off panic=-1 " + kernelLog + " cgroup=" + b.cgroup,
-		"-drive", "if=none,id=root,format=raw,snapshot=on,file=" + escape(filepath.Join(b.files, "root.ext2")),
+		"-drive", "if=none,id=root,format=raw,snapshot=on,file=" + escape(filepath.Join(b.files, "root")),
 		"-device", "virtio-blk-device,drive=root",
 		"-netdev", "user,id=net,restrict=on,net=192.168.76.0/24,host=192.168.76.1", "-device", "virtio-net-device,netdev=net",
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",

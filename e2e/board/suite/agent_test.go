@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	plugin = "/host/plugins/nomad-driver-unikernel"
+	plugin = "/usr/bin/nomad-driver-unikernel"
 	qemu   = "/usr/bin/qemu-system-aarch64"
 
 	// patience bounds each wait: the board is emulated, on a machine that
@@ -30,47 +30,23 @@ const (
 	patience = 3 * time.Minute
 )
 
-// agentConfig is a server and client in one. The board tells no CPU frequency,
-// so the compute that jobs can reserve is given.
-const agentConfig = `
-data_dir  = %q
-bind_addr = "0.0.0.0"
-advertise {
-  http = "192.168.76.2"
-  rpc  = "192.168.76.2"
-  serf = "192.168.76.2"
-}
-server {
-  enabled          = true
-  bootstrap_expect = 1
-  raft_multiplier  = 1
-}
-client {
-  enabled           = true
-  network_interface = "eth0"
-  cpu_total_compute = 2000
-  cni_path          = "/usr/lib/cni"
-  options = {
-    "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean,consul,vault"
-    "driver.allowlist"     = "docker,unikernel"
-  }
-}
+// What docs/arm.md tells an owner to install, as the board's script "start" did.
+const (
+	agentConfig  = "/etc/nomad.d/agent.hcl"     // the board's own
+	driverConfig = "/etc/nomad.d/unikernel.hcl" // the package's example
+	pluginDir    = "/opt/nomad/data/plugins"
+	images       = "/opt/unikernels"
+)
+
+// otherConfig stands in for driverConfig where a test is about an option.
+const otherConfig = `
 telemetry {
-  publish_allocation_metrics = true # or there are no figures of tasks
+  publish_allocation_metrics = true
 }
-disable_update_check = true
-plugin_dir           = "/host/plugins"
 plugin "nomad-driver-unikernel" {
   config {
-    image_paths = ["/host/images"]
+    image_paths = [%q]
     %s
-  }
-}
-plugin "docker" {
-  config {
-    gc {
-      image = false # built here, to be pulled from nowhere
-    }
   }
 }
 `
@@ -78,21 +54,25 @@ plugin "docker" {
 // agent is a Nomad agent on the board.
 type agent struct {
 	*api.Client
-	dir string
-	cmd *exec.Cmd
+	dir    string
+	config string // of the driver
+	cmd    *exec.Cmd
 }
 
-// startAgent starts an agent whose plugin has the given options, waits until
-// its node is ready, and stops it, with all its jobs, when the test ends.
+// startAgent starts an agent whose plugin has the given options (none: the
+// package's example), waits until its node is ready, and stops it, with all its
+// jobs, when the test ends.
 func startAgent(t *testing.T, options string) *agent {
 	t.Helper()
 	client, err := api.NewClient(&api.Config{Address: "http://127.0.0.1:4646"})
 	must.NoError(t, err)
 	dir, err := os.MkdirTemp("", "agent-") // stays: Nomad mounts in it, and the board is thrown away
 	must.NoError(t, err)
-	a := &agent{Client: client, dir: dir}
-	config := fmt.Sprintf(agentConfig, filepath.Join(a.dir, "data"), options)
-	must.NoError(t, os.WriteFile(filepath.Join(a.dir, "agent.hcl"), []byte(config), 0o600))
+	a := &agent{Client: client, dir: dir, config: driverConfig}
+	if options != "" {
+		a.config = filepath.Join(dir, "unikernel.hcl")
+		must.NoError(t, os.WriteFile(a.config, fmt.Appendf(nil, otherConfig, images, options), 0o600))
+	}
 	a.start(t)
 	t.Cleanup(func() {
 		a.stopJobs(t)
@@ -108,7 +88,8 @@ func (a *agent) start(t *testing.T) {
 	log, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	must.NoError(t, err)
 	defer log.Close()
-	a.cmd = exec.Command("/host/nomad", "agent", "-config", filepath.Join(a.dir, "agent.hcl"))
+	a.cmd = exec.Command("nomad", "agent", "-config", agentConfig, "-config", a.config,
+		"-data-dir", filepath.Join(a.dir, "data"), "-plugin-dir", pluginDir)
 	a.cmd.Stdout, a.cmd.Stderr = log, log
 	must.NoError(t, a.cmd.Start())
 	t.Cleanup(func() {

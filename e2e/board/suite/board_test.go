@@ -6,8 +6,10 @@
 package suite
 
 import (
+	"bytes"
 	"fmt"
 	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 
@@ -42,6 +44,8 @@ func TestBoard(t *testing.T) {
 		{"guest fills its memory", testFullMemory},
 		{"ends", testEnds},
 		{"GIC that the host lacks", testOtherGIC},
+		{"image for another GIC", testImageForOtherGIC},
+		{"another architecture", testEmulationForbidden},
 		{"plugin killed", testPluginKilled},
 		{"agent restarted", testAgentRestarted},
 	} {
@@ -60,12 +64,18 @@ func testFingerprint(t *testing.T, a *agent) {
 		"driver.unikernel.kvm":        "true",
 		"driver.unikernel.gic":        hostGIC(t),
 		"driver.unikernel.arch.arm64": "kvm",
+		// What a guest gets whose job says nothing of it.
+		"driver.unikernel.machine.arm64":  "virt",
+		"driver.unikernel.machines.arm64": "virt",
+		"driver.unikernel.cpu.arm64":      "host",
+		"driver.unikernel.virtio.arm64":   "mmio",
 	} {
 		must.Eq(t, want, node.Attributes[name], must.Sprint(name))
 	}
 	must.StrHasPrefix(t, "7.", node.Attributes["driver.unikernel.qemu.arm64.version"])
 	must.MapNotContainsKey(t, node.Attributes, "driver.unikernel.kvm.reason")
-	must.MapNotContainsKey(t, node.Attributes, "driver.unikernel.arch.x86_64") // no such QEMU on the board
+	must.StrHasPrefix(t, "7.", node.Attributes["driver.unikernel.qemu.x86_64.version"])
+	must.MapNotContainsKey(t, node.Attributes, "driver.unikernel.arch.x86_64") // the package's example forbids emulation
 }
 
 func testHostNetwork(t *testing.T, a *agent) {
@@ -73,6 +83,7 @@ func testHostNetwork(t *testing.T, a *agent) {
 	address := a.address(t)
 	mustAnswer(t, address)
 	mustRunUnderKVM(t)
+	must.StrContains(t, told(alloc), fmt.Sprintf("under kvm: virt, cpu host, GICv%s, virtio over MMIO", hostGIC(t)))
 
 	var memory *api.MemoryStats
 	var cpu *api.CpuStats
@@ -140,12 +151,43 @@ func testEnds(t *testing.T, a *agent) {
 	}
 }
 
-// A guest built for one interrupt controller, on a host that has the other.
+// otherGIC is the version that the host's KVM does not offer.
+func otherGIC(t *testing.T) string {
+	t.Helper()
+	return map[string]string{"2": "3", "3": "2"}[hostGIC(t)]
+}
+
+// A job that asks for an interrupt controller which the host lacks.
 func testOtherGIC(t *testing.T, a *agent) {
-	other := map[string]string{"2": "3", "3": "2"}[hostGIC(t)]
-	alloc := a.run(t, fmt.Sprintf(`gic = %q`, other), failed)
+	alloc := a.run(t, fmt.Sprintf(`gic = %q`, otherGIC(t)), failed)
 	t.Log(told(alloc))
-	must.StrContains(t, told(alloc), "GIC")
+	must.StrContains(t, told(alloc), fmt.Sprintf("config.machine.gic = %q, and KVM on this node offers its guests GICv%s only", otherGIC(t), hostGIC(t)))
+}
+
+// An image that drives one interrupt controller, on a host that has the other:
+// refused before QEMU starts, where it would hang. The image is steps without
+// the name by which it finds the host's.
+func testImageForOtherGIC(t *testing.T, a *agent) {
+	kernel, err := os.ReadFile(filepath.Join(images, "steps-arm64"))
+	must.NoError(t, err)
+	name := map[string]string{"2": "arm,cortex-a15-gic", "3": "arm,gic-v3"}[hostGIC(t)]
+	must.StrContains(t, string(kernel), name)
+	blind := bytes.ReplaceAll(kernel, []byte(name), bytes.Repeat([]byte("-"), len(name)))
+	path := filepath.Join(images, "steps-blind")
+	must.NoError(t, os.WriteFile(path, blind, 0o644))
+
+	alloc := a.run(t, fmt.Sprintf(`image = %q`, path), failed)
+	t.Log(told(alloc))
+	must.StrContains(t, told(alloc), fmt.Sprintf("the image's kernel drives GICv%s only, and KVM on this node offers its guests GICv%s only", otherGIC(t), hostGIC(t)))
+}
+
+// The package's example forbids emulation, without which no guest of another
+// architecture runs.
+func testEmulationForbidden(t *testing.T, a *agent) {
+	alloc := a.run(t, fmt.Sprintf(`image = "%s/steps-x86_64"`, images), failed)
+	t.Log(told(alloc))
+	must.StrContains(t, told(alloc), "a guest for x86_64 cannot run on this node")
+	must.StrContains(t, told(alloc), "emulation = false")
 }
 
 // QEMU outlives the plugin, and the next plugin finds it.

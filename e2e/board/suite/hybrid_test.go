@@ -20,8 +20,8 @@ import (
 func TestHybrid(t *testing.T) {
 	startDocker(t)
 	mustRun(t, "docker", "build", "--quiet", "--tag", "vision:local", "/host/vision")
-	const variables = `images = "/host/images"`
-	rendered := mustRun(t, "/host/nomad-hybrid", "render", "-no-images", "-var", "images=/host/images", "/host/hybrid.nomad.hcl")
+	const variables = `images = "` + images + `"`
+	rendered := mustRun(t, "nomad-hybrid", "render", "-no-images", "-var", "images="+images, "/host/hybrid.nomad.hcl")
 	a := startAgent(t, "")
 	a.submitHCL(t, rendered, variables)
 

@@ -192,7 +192,7 @@ func mustAnswer(t *testing.T, address string) {
 // averages computes, apart from the guest, what it should answer.
 func averages(t *testing.T) map[string]float64 {
 	t.Helper()
-	file, err := os.Open("/host/images/steps.csv")
+	file, err := os.Open("/opt/unikernels/steps.csv")
 	must.NoError(t, err)
 	defer file.Close()
 	records, err := csv.NewReader(file).ReadAll()

@@ -25,7 +25,7 @@ args = ["--start-delay=3", "--fill-memory"]`, failed)
 // only where the job allows it.
 func TestKVMRefused(t *testing.T) {
 	refuseKVM(t)
-	a := startAgent(t, "")
+	a := startAgent(t, `emulation = true`)
 	attributes := a.node(t).Attributes
 	must.Eq(t, "false", attributes["driver.unikernel.kvm"])
 	must.StrContains(t, attributes["driver.unikernel.kvm.reason"], "may not open /dev/kvm")
@@ -37,6 +37,24 @@ func TestKVMRefused(t *testing.T) {
 
 	alloc = a.run(t, ``, running)
 	must.StrContains(t, told(alloc), "emulation")
+	mustAnswer(t, a.address(t))
+}
+
+// Where the operator allows emulation, a guest of another architecture runs by
+// it, and so does one whose job asks for it; both are told.
+func TestEmulated(t *testing.T) {
+	a := startAgent(t, `emulation = true`)
+	must.Eq(t, "kvm", a.node(t).Attributes["driver.unikernel.arch.arm64"])
+	must.Eq(t, "tcg", a.node(t).Attributes["driver.unikernel.arch.x86_64"])
+
+	alloc := a.run(t, `image = "`+images+`/steps-x86_64"`, running)
+	must.StrContains(t, told(alloc), "on x86_64 with")
+	must.StrContains(t, told(alloc), "under tcg (emulation): pc, cpu max, virtio over PCI; this node is arm64")
+	mustAnswer(t, a.address(t))
+	a.stopJobs(t)
+
+	alloc = a.run(t, `accelerator = "tcg"`, running)
+	must.StrContains(t, told(alloc), "under tcg (emulation): virt, cpu max, GICv2, virtio over MMIO")
 	mustAnswer(t, a.address(t))
 }
 

@@ -1,5 +1,10 @@
 # The steps unikernel as the board's tests run it.
 
+variable "image" {
+  type    = string
+  default = "/opt/unikernels/steps-arm64"
+}
+
 variable "mode" {
   type    = string
   default = "host"
@@ -67,8 +72,8 @@ job "steps" {
     task "steps" {
       driver = "unikernel"
       config {
-        image       = "/host/images/steps-arm64"
-        initrd      = "/host/images/steps.cpio"
+        image       = var.image
+        initrd      = "/opt/unikernels/steps.cpio"
         guest       = "unikraft"
         args        = var.args
         ports       = ["http"]
