@@ -165,13 +165,23 @@ func built(t *testing.T, file string) []byte {
 // operating system, and a layer for each file. Its first layer is the kernel.
 func kraftkit(t *testing.T, monitor, arch string, args ...string) v1.Image {
 	t.Helper()
-	kernel := layer(t, map[string][]byte{"/unikraft/bin/kernel": built(t, "steps-"+arch)})
-	kernel.Annotations = map[string]string{"org.unikraft.kernel.image": "/unikraft/bin/kernel"}
+	config := kraftConfig(arch)
+	config.OS, config.Config.Cmd = monitor, args
 	initrd := layer(t, map[string][]byte{"/unikraft/bin/initrd": built(t, "steps.cpio")})
 	initrd.Annotations = map[string]string{"org.unikraft.kernel.initrd": "/unikraft/bin/initrd"}
-	return imageOf(t, v1.ConfigFile{
-		OS: monitor, Architecture: arch, OSVersion: "0.17.0", Config: v1.Config{Cmd: args},
-	}, kernel, initrd)
+	return imageOf(t, config, kraftKernel(t, arch), initrd)
+}
+
+// kraftConfig is the configuration of a package that lists these build options.
+func kraftConfig(arch string, features ...string) v1.ConfigFile {
+	return v1.ConfigFile{OS: "qemu", Architecture: arch, OSVersion: "0.17.0", OSFeatures: features}
+}
+
+func kraftKernel(t *testing.T, arch string) mutate.Addendum {
+	t.Helper()
+	kernel := layer(t, map[string][]byte{"/unikraft/bin/kernel": built(t, "steps-"+arch)})
+	kernel.Annotations = map[string]string{"org.unikraft.kernel.image": "/unikraft/bin/kernel"}
+	return kernel
 }
 
 // urunc packs it as urunc's tools do: an ordinary image, annotated in base64.

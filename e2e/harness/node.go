@@ -21,6 +21,9 @@ type NodeExtras struct {
 	Consul     string // address of Consul's HTTP API
 	CNIConfigs string // folder of the networks that jobs call cni/NAME
 	InfraImage string // what holds the namespace of a group with containers
+
+	HostVolumes map[string]string // folders, by the names of volumes
+	Driver      string            // more options of the driver, in HCL
 }
 
 // Reconfigure starts the client anew with extras, and returns what starts it
@@ -74,5 +77,21 @@ func (e NodeExtras) addTo(config []byte) ([]byte, error) {
 		return nil, errors.New(`its block plugin "docker" has no block config`)
 	}
 	set(options.Body(), "infra_image", e.InfraImage)
+	for _, name := range sortedKeys(e.HostVolumes) {
+		set(client.Body().AppendNewBlock("host_volume", []string{name}).Body(), "path", e.HostVolumes[name])
+	}
+	return e.addDriver(root, file)
+}
+
+func (e NodeExtras) addDriver(root *hclwrite.Body, file *hclwrite.File) ([]byte, error) {
+	more, problems := hclwrite.ParseConfig([]byte(e.Driver), "driver.hcl", hcl.InitialPos)
+	if problems.HasErrors() {
+		return nil, problems
+	}
+	plugin := root.FirstMatchingBlock("plugin", []string{PluginName})
+	if plugin == nil || plugin.Body().FirstMatchingBlock("config", nil) == nil {
+		return nil, fmt.Errorf("it has no block plugin %q with a config", PluginName)
+	}
+	plugin.Body().FirstMatchingBlock("config", nil).Body().AppendUnstructuredTokens(more.BuildTokens(nil))
 	return file.Bytes(), nil
 }

@@ -68,7 +68,7 @@ func OpenSite(ctx context.Context, name string, progress func(string)) (*Site, e
 	}
 	_, err = StartCluster(ctx, layout, ClusterOptions{
 		Dir:        layout.Build(name, "nomad"),
-		ImagePaths: []string{s.ImageDir(), s.ScratchImages()},
+		ImagePaths: []string{s.ImageDir(), s.ScratchImages(), layout.Build("linux")},
 		DockerHost: s.Docker.Host,
 		Changed: func(c *Cluster) error {
 			s.Nomad = c
