@@ -10,7 +10,6 @@ import (
 	"os"
 
 	"github.com/hashicorp/go-hclog"
-	"github.com/hashicorp/nomad/plugins"
 
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/driver"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/image"
@@ -21,5 +20,6 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == "cache" {
 		os.Exit(cache.Main(os.Args[2:], image.DefaultCacheDir(), os.Stdout, os.Stderr))
 	}
-	plugins.Serve(func(log hclog.Logger) any { return driver.New(log) })
+	log := hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, JSONFormat: true}) // the agent filters
+	driver.Serve(driver.New(log), log)
 }

@@ -107,8 +107,8 @@ func unifyRecord(set []*subject) {
 			leave(set)
 			return
 		}
-		if s.score != nil && (score == nil || *s.score > *score) {
-			score = s.score
+		if s.recorded != nil && (score == nil || *s.recorded > *score) {
+			score = s.recorded
 		}
 	}
 	lacking := false

@@ -5,8 +5,6 @@ package classifier
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/hashicorp/nomad/api"
 )
@@ -37,33 +35,8 @@ func taskBlockers(group *api.TaskGroup, task *api.Task) []string {
 		mode := deref(t.ChangeMode)
 		add(mode == "signal" || mode == "script", "template %q: change_mode = %q needs a process to signal or to run", deref(t.DestPath), mode)
 	}
-	return append(why, serviceBlockers(group, task)...)
-}
-
-// serviceBlockers finds checks that run a command inside the task, given in
-// the task itself or in its group.
-func serviceBlockers(group *api.TaskGroup, task *api.Task) []string {
-	var why []string
-	for _, s := range task.Services {
-		for i := range s.Checks {
-			if isScript(&s.Checks[i]) {
-				why = append(why, scriptCheck(s, &s.Checks[i]))
-			}
-		}
-	}
-	for _, s := range group.Services {
-		for i := range s.Checks {
-			c := &s.Checks[i]
-			if isScript(c) && slices.Contains([]string{c.TaskName, s.TaskName}, task.Name) {
-				why = append(why, scriptCheck(s, c))
-			}
-		}
+	for _, check := range scriptChecks(group, task) {
+		add(true, "check %s: a script check runs a command inside the task; use http or tcp", check)
 	}
 	return why
-}
-
-func isScript(c *api.ServiceCheck) bool { return strings.EqualFold(c.Type, "script") }
-
-func scriptCheck(s *api.Service, c *api.ServiceCheck) string {
-	return fmt.Sprintf("check %q of service %q: a script check runs a command inside the task; use http or tcp", c.Name, s.Name)
 }

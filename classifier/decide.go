@@ -3,10 +3,7 @@
 
 package classifier
 
-import (
-	"slices"
-	"strings"
-)
+import "strings"
 
 // Decision is the runtime that a task gets.
 type Decision string
@@ -121,11 +118,11 @@ func (s *subject) fixed(d Decision, way *way) error {
 func (s *subject) byScore(toUnikernel, toContainer *way) {
 	t := s.policy.Thresholds
 	switch {
-	case s.score == nil || s.evidence() < t.Evidence:
-		s.between(toUnikernel, toContainer, "too little is known: signals of weight %d, the policy asks for %d; hybrid_complexity would tell", s.evidence(), t.Evidence)
-	case *s.score >= t.Container:
+	case s.score != nil && *s.score >= t.Container && s.known() >= t.Evidence:
 		s.because("score %d is at or above the policy's %d", *s.score, t.Container)
 		s.settle(Container, RuleApplication, toContainer)
+	case s.score == nil || s.evidence() < t.Evidence:
+		s.between(toUnikernel, toContainer, "too little is known of the application: signals of weight %d, the policy asks for %d; hybrid_complexity would tell", s.evidence(), t.Evidence)
 	case *s.score <= t.Unikernel:
 		s.because("score %d is at or below the policy's %d", *s.score, t.Unikernel)
 		s.place(toUnikernel, toContainer)
@@ -175,26 +172,4 @@ func (s *subject) settle(d Decision, r Rule, way *way, reasons ...string) {
 	s.reasons = append(s.reasons, reasons...)
 	s.notes = append(s.notes, way.notes...)
 	s.record(way)
-}
-
-// loudest orders signals by their pull away from the middle, for explanations.
-func (s *subject) loudest() []Signal {
-	out := slices.Clone(s.signals)
-	pull := func(g Signal) float64 {
-		d := g.Score - 50
-		if d < 0 {
-			d = -d
-		}
-		return d * float64(g.Weight)
-	}
-	slices.SortStableFunc(out, func(a, b Signal) int {
-		switch {
-		case pull(a) > pull(b):
-			return -1
-		case pull(a) < pull(b):
-			return 1
-		}
-		return 0
-	})
-	return out
 }

@@ -40,6 +40,9 @@ func TestDocs(t *testing.T) {
 			missing = append(missing, "| `"+hint+"` | …")
 		}
 	}
+	for _, k := range signalKinds {
+		want(fmt.Sprintf("| `%s` | %s | %s |", k.name, k.nature, k.from))
+	}
 	must.Eq(t, "", strings.Join(missing, "\n"), must.Sprint("docs/hybrid.md lacks these lines"))
 }
 

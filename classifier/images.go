@@ -44,47 +44,57 @@ type ContainerImage struct {
 
 // UnikernelImage is what a unikernel image is and needs.
 type UnikernelImage struct {
-	Ref       string   `json:"ref"`
-	Family    string   `json:"family,omitempty"`
-	Release   string   `json:"release,omitempty"`
-	Arch      []string `json:"arch,omitempty"` // arm64, x86_64
-	SizeMiB   float64  `json:"size_mib,omitempty"`
-	MemoryMiB int      `json:"memory_mib,omitempty"` // the least it boots in, 0: unknown
+	Ref     string   `json:"ref"`
+	Family  string   `json:"family,omitempty"`
+	Release string   `json:"release,omitempty"`
+	Arch    []string `json:"arch,omitempty"` // arm64, x86_64
+	SizeMiB float64  `json:"size_mib,omitempty"`
+	// MemoryMiB is the least RAM that a guest of its family and architecture
+	// was seen to boot in, and no less than its own files; 0: unknown.
+	MemoryMiB int      `json:"memory_mib,omitempty"`
 	Features  []string `json:"features,omitempty"`
-	Missing   bool     `json:"missing,omitempty"` // the reference names nothing
+	// Cannot names what a job may give that the image cannot take: environment,
+	// files. What is not known is not named.
+	Cannot  []string `json:"cannot,omitempty"`
+	Missing bool     `json:"missing,omitempty"` // the reference names nothing
 }
 
 // jit are runtimes that compile while they run.
 var jit = map[string]bool{"node": true, "jvm": true, "dotnet": true}
 
-// runtimeScores say how heavy an entry point's kind is, as it stands.
-var runtimeScores = map[string]float64{
-	"static": 10, "go": 15, "rust": 10, "dynamic": 35, "python": 65, "ruby": 70, "php": 60,
-	"node": 75, "jvm": 90, "dotnet": 90, "shell": 80,
-}
-
-// forkScore is for a program linked with calls that a unikernel lacks: it may
-// never make them, so this only weighs.
-const forkScore = 75
-
-func (s *subject) imageSignals(w *Weights) {
+func (s *subject) imageSignals() {
 	if s.image == nil {
 		return
 	}
 	from := "image " + s.image.Ref
 	if s.image.SizeMiB > 0 {
-		s.scaled("image_size", float64(int(s.image.SizeMiB)), "MiB", from, w.ImageSize)
+		s.scaled("image_size", float64(int(s.image.SizeMiB)), "MiB", from)
 	}
-	if score, ok := runtimeScores[s.image.Runtime]; ok {
-		s.signal("runtime", s.image.Runtime, from, score, w.Runtime)
+	if s.image.Layers > 0 {
+		s.scaled("layers", float64(s.image.Layers), "", from)
 	}
-	if len(s.image.Forks) > 0 {
-		s.signal("forks", strings.Join(s.image.Forks, ", "), from, forkScore, w.Forks)
-	}
+	s.tabled("runtime", s.image.Runtime, s.image.Runtime, from)
 	if kind, found := s.policy.workloadOf(s.image.Libraries); kind != nil {
 		value := fmt.Sprintf("%s (%s)", kind.Name, strings.Join(found, ", "))
-		s.signal("contents", value, from, float64(kind.Score), w.Contents)
+		s.signal("contents", value, from, float64(kind.Score))
 	}
+	s.found("processes", from, s.image.Processes...)
+	s.found("forks", from, s.image.Forks...)
+	s.found("shell", from, given(s.image.Shell)...)
+	s.found("packages", from, given(s.image.Packages)...)
+	s.found("image_user", from, given(s.image.User)...)
+	if n := len(s.image.Ports); n > 0 {
+		s.scaled("ports", float64(n), "", from)
+	}
+	s.found("stop_signal", from, given(s.image.Signal)...)
+}
+
+// given is a list of the one value, empty where there is none.
+func given(v string) []string {
+	if v == "" {
+		return nil
+	}
+	return []string{v}
 }
 
 // workloadOf finds the heaviest kind of work that libraries tell of, and the
@@ -115,9 +125,7 @@ func (p *Policy) workloadOf(libraries []string) (*Workload, []string) {
 // imageBlockers says what about the images makes a unikernel impossible.
 func (s *subject) imageBlockers() []string {
 	var why []string
-	if s.unikernel != nil && s.unikernel.Missing {
-		why = append(why, fmt.Sprintf("unikernel image %s: there is none", s.unikernel.Ref))
-	}
+	why = append(why, s.unikernelBlockers()...)
 	if s.image == nil {
 		return why
 	}
@@ -148,7 +156,7 @@ func (s *subject) memoryAsUnikernel() int {
 // Weigh tells what a container image alone says about a decision.
 func (p *Policy) Weigh(image *ContainerImage) []Signal {
 	s := &subject{policy: p, image: image}
-	s.imageSignals(p.Weights)
-	s.sum()
+	s.imageSignals()
+	sum(s.signals)
 	return s.loudest()
 }

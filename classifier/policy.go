@@ -7,7 +7,9 @@ import (
 	"crypto/sha256"
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -28,10 +30,11 @@ var DefaultPolicy []byte
 type Policy struct {
 	Name       string      `hcl:"name"`
 	Thresholds *Thresholds `hcl:"thresholds,block"`
-	Weights    *Weights    `hcl:"weights,block"`
+	Weights    *Figures    `hcl:"weights,block"`
 	Complexity *Complexity `hcl:"complexity,block"`
 	Memory     *MemoryRule `hcl:"memory,block"`
 	Scales     []*Scale    `hcl:"scale,block"`
+	Tables     []*Table    `hcl:"scores,block"`
 	Workloads  []*Workload `hcl:"workload,block"`
 	Catalog    []*Entry    `hcl:"catalog,block"`
 	Overrides  []*Override `hcl:"override,block"`
@@ -47,20 +50,18 @@ type Thresholds struct {
 	Evidence  int `hcl:"evidence"`
 }
 
-// Weights say how much each signal counts against the others; 0 switches a
-// signal off.
-type Weights struct {
-	Complexity int `hcl:"complexity"`
-	Workload   int `hcl:"workload"`
-	CPU        int `hcl:"cpu"`
-	Cores      int `hcl:"cores"`
-	Memory     int `hcl:"memory"`
-	Count      int `hcl:"count"`
-	Contents   int `hcl:"contents"`
-	Runtime    int `hcl:"runtime"`
-	Forks      int `hcl:"forks"`
-	ImageSize  int `hcl:"image_size"`
-	Peak       int `hcl:"peak"`
+// Figures are whole numbers by name: weights by signal, or scores by kind.
+type Figures struct {
+	Attrs  hcl.Attributes `hcl:",remain" json:"-"`
+	Values map[string]int
+}
+
+// Table gives the scores of a signal that is no figure: a score for each value
+// that it can have.
+type Table struct {
+	Name   string         `hcl:"name,label"`
+	Attrs  hcl.Attributes `hcl:",remain" json:"-"`
+	Values map[string]int
 }
 
 // Complexity gives the scores of hybrid_complexity's words.
@@ -100,32 +101,53 @@ type Entry struct {
 	MemoryMiB int      `hcl:"memory,optional"`
 }
 
-// Override changes thresholds and weights for some jobs.
+// Override changes thresholds and weights for some jobs. What it leaves out
+// stays as the policy says.
 type Override struct {
-	Namespace  string      `hcl:"namespace,optional"`
-	NodePool   string      `hcl:"node_pool,optional"`
-	Thresholds *Thresholds `hcl:"thresholds,block"`
-	Weights    *Weights    `hcl:"weights,block"`
+	Namespace  string          `hcl:"namespace,optional"`
+	NodePool   string          `hcl:"node_pool,optional"`
+	Thresholds *SomeThresholds `hcl:"thresholds,block"`
+	Weights    *Figures        `hcl:"weights,block"`
 }
 
-// Scales that the tool knows, and whether more must mean heavier: only then is
-// a decision monotone in that figure.
-var knownScales = map[string]bool{
-	"cpu": true, "cores": true, "memory": true, "count": false, "image_size": true, "peak": true,
+// SomeThresholds are those that an override changes.
+type SomeThresholds struct {
+	Unikernel *int `hcl:"unikernel,optional"`
+	Container *int `hcl:"container,optional"`
+	Evidence  *int `hcl:"evidence,optional"`
 }
 
-// ParsePolicy reads a policy. Errors name file, line and column.
+// over returns the thresholds with some changed.
+func (t *SomeThresholds) over(base *Thresholds) *Thresholds {
+	out := *base
+	if t == nil {
+		return &out
+	}
+	for _, set := range []struct{ to, value *int }{
+		{&out.Unikernel, t.Unikernel}, {&out.Container, t.Container}, {&out.Evidence, t.Evidence},
+	} {
+		if set.value != nil {
+			*set.to = *set.value
+		}
+	}
+	return &out
+}
+
+// ParsePolicy reads a policy. Errors name file, line and column, each on a line.
 func ParsePolicy(src []byte, path string) (*Policy, error) {
 	file, diags := hclsyntax.ParseConfig(src, path, hcl.InitialPos)
 	if diags.HasErrors() {
-		return nil, diags
+		return nil, complaints(diags)
 	}
 	p := &Policy{}
 	if diags := (&gohcl.Decoder{}).DecodeBody(file.Body, nil, p); diags.HasErrors() {
-		return nil, diags
+		return nil, complaints(diags)
+	}
+	if diags := p.readFigures(); diags.HasErrors() {
+		return nil, complaints(diags)
 	}
 	if diags := p.validate(file.Body.(*hclsyntax.Body)); diags.HasErrors() {
-		return nil, diags
+		return nil, complaints(diags)
 	}
 	raw, err := json.Marshal(p)
 	if err != nil {
@@ -133,6 +155,15 @@ func ParsePolicy(src []byte, path string) (*Policy, error) {
 	}
 	p.hash = fmt.Sprintf("%x", sha256.Sum256(raw))[:8]
 	return p, nil
+}
+
+// complaints tells all that is wrong, not only the first.
+func complaints(diags hcl.Diagnostics) error {
+	var errs []error
+	for _, d := range diags {
+		errs = append(errs, d)
+	}
+	return errors.Join(errs...)
 }
 
 // Default returns the built-in policy.
@@ -156,14 +187,54 @@ func (p *Policy) For(namespace, nodePool string) *Policy {
 		if (o.Namespace != "" && o.Namespace != namespace) || (o.NodePool != "" && o.NodePool != nodePool) {
 			continue
 		}
-		if o.Thresholds != nil {
-			out.Thresholds = o.Thresholds
-		}
+		out.Thresholds = o.Thresholds.over(out.Thresholds)
 		if o.Weights != nil {
-			out.Weights = o.Weights
+			weights := maps.Clone(out.Weights.Values)
+			maps.Copy(weights, o.Weights.Values)
+			out.Weights = &Figures{Values: weights}
 		}
 	}
 	return &out
+}
+
+// readFigures evaluates the blocks whose attributes are named by signals and
+// kinds.
+func (p *Policy) readFigures() hcl.Diagnostics {
+	var diags hcl.Diagnostics
+	read := func(attrs hcl.Attributes) map[string]int {
+		values := map[string]int{}
+		for name, a := range attrs {
+			var n int
+			diags = append(diags, gohcl.DecodeExpression(a.Expr, nil, &n)...)
+			values[name] = n
+		}
+		return values
+	}
+	if p.Weights != nil {
+		p.Weights.Values = read(p.Weights.Attrs)
+	}
+	for _, t := range p.Tables {
+		t.Values = read(t.Attrs)
+	}
+	for _, o := range p.Overrides {
+		if o.Weights != nil {
+			o.Weights.Values = read(o.Weights.Attrs)
+		}
+	}
+	return diags
+}
+
+// weight is how much a signal counts; 0: not at all.
+func (p *Policy) weight(name string) int { return p.Weights.Values[name] }
+
+// score is what a table says of a kind.
+func (p *Policy) score(table, kind string) (float64, bool) {
+	i := slices.IndexFunc(p.Tables, func(t *Table) bool { return t.Name == table })
+	if i < 0 {
+		return 0, false
+	}
+	n, ok := p.Tables[i].Values[kind]
+	return float64(n), ok
 }
 
 // complexity turns the value of hybrid_complexity into a score.

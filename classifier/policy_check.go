@@ -23,12 +23,13 @@ func (p *Policy) validate(body *hclsyntax.Body) hcl.Diagnostics {
 		return v.diags
 	}
 	v.thresholds(p.Thresholds, v.block("thresholds", ""))
-	v.weights(v.block("weights", ""))
 	v.complexity(p.Complexity)
 	if p.Memory.JITFloor < 0 {
 		v.fail(v.block("memory", ""), "jit_floor", "memory.jit_floor is negative; give MiB, or 0 for no floor")
 	}
 	v.scales(p)
+	v.tables(p)
+	v.weights(p, p.Weights, v.block("weights", ""))
 	v.workloads(p)
 	v.catalog(p)
 	v.overrides(p)
@@ -110,15 +111,71 @@ func (v *policyCheck) percent(b *hclsyntax.Block, attr string, n int) {
 	}
 }
 
-// weights reads the attributes from the text: they are all whole numbers.
-func (v *policyCheck) weights(b *hclsyntax.Block) {
-	for _, name := range slices.Sorted(maps.Keys(b.Body.Attributes)) {
-		val, diags := b.Body.Attributes[name].Expr.Value(nil)
-		if diags.HasErrors() || !val.IsKnown() || val.IsNull() {
-			continue
+// weights are by signal. One that counts must have a score to count by.
+func (v *policyCheck) weights(p *Policy, w *Figures, b *hclsyntax.Block) {
+	for _, name := range slices.Sorted(maps.Keys(w.Values)) {
+		i := slices.IndexFunc(signalKinds, func(k signalKind) bool { return k.name == name })
+		switch n := w.Values[name]; {
+		case i < 0:
+			v.fail(b, name, "there is no signal %q%s; the signals are %s", name, didYouMean(name, signalNames()), strings.Join(signalNames(), ", "))
+		case n < 0:
+			v.fail(b, name, "%s = %d is negative; give 0 to switch a signal off", name, n)
+		case n > 0:
+			v.scored(p, signalKinds[i], b)
 		}
-		if n := val.AsBigFloat(); n.Sign() < 0 {
-			v.fail(b, name, "%s = %s is negative; give 0 to switch a signal off", name, n.String())
+	}
+}
+
+// scored complains of a signal that has a weight and no score.
+func (v *policyCheck) scored(p *Policy, k signalKind, b *hclsyntax.Block) {
+	missing := ""
+	switch k.by {
+	case "scale":
+		if _, ok := p.scale(k.name, 0); !ok && !slices.ContainsFunc(p.Scales, func(s *Scale) bool { return s.Name == k.name }) {
+			missing = fmt.Sprintf("the block scale %q", k.name)
+		}
+	case "scores":
+		if !slices.ContainsFunc(p.Tables, func(t *Table) bool { return t.Name == k.name }) {
+			missing = fmt.Sprintf("the block scores %q", k.name)
+		}
+	case "found":
+		if _, ok := p.score("found", k.name); !ok {
+			missing = fmt.Sprintf("%s in the block scores \"found\"", k.name)
+		}
+	}
+	if missing != "" {
+		v.fail(b, k.name, "%s has a weight, but %s is missing; copy it from what `nomad-hybrid policy` prints, or give the weight 0", k.name, missing)
+	}
+}
+
+// tables are the scores of what is no figure.
+func (v *policyCheck) tables(p *Policy) {
+	known := []string{"found"}
+	var found []string
+	for _, k := range signalKinds {
+		switch k.by {
+		case "scores":
+			known = append(known, k.name)
+		case "found":
+			found = append(found, k.name)
+		}
+	}
+	slices.Sort(known)
+	seen := map[string]bool{}
+	for _, t := range p.Tables {
+		b := v.block("scores", t.Name)
+		if !slices.Contains(known, t.Name) {
+			v.fail(b, "", "there are no scores %q%s; there are %s", t.Name, didYouMean(t.Name, known), strings.Join(known, ", "))
+		}
+		if seen[t.Name] {
+			v.fail(b, "", "scores %q are given twice; keep one", t.Name)
+		}
+		seen[t.Name] = true
+		for _, name := range slices.Sorted(maps.Keys(t.Values)) {
+			v.percent(b, name, t.Values[name])
+			if t.Name == "found" && !slices.Contains(found, name) {
+				v.fail(b, name, "no signal %q is found or not%s; those are %s", name, didYouMean(name, found), strings.Join(found, ", "))
+			}
 		}
 	}
 }
@@ -133,19 +190,33 @@ func (v *policyCheck) complexity(c *Complexity) {
 	}
 }
 
+// knownScales names the scales, sorted, and those in which more must mean
+// heavier: only then is a decision monotone in that figure. Many instances gain
+// most from small ones, and the cluster's circumstances may speak either way.
+func knownScales() (names []string, rising map[string]bool) {
+	rising = map[string]bool{}
+	for _, k := range signalKinds {
+		if k.by == "scale" {
+			names = append(names, k.name)
+			rising[k.name] = k.nature != Circumstance && k.name != "count"
+		}
+	}
+	slices.Sort(names)
+	return names, rising
+}
+
 func (v *policyCheck) scales(p *Policy) {
 	seen := map[string]bool{}
 	for _, s := range p.Scales {
 		b := v.block("scale", s.Name)
-		rising, known := knownScales[s.Name]
+		names, rising := knownScales()
 		switch {
-		case !known:
-			names := slices.Sorted(maps.Keys(knownScales))
+		case !slices.Contains(names, s.Name):
 			v.fail(b, "", "there is no scale %q%s; the scales are %s", s.Name, didYouMean(s.Name, names), strings.Join(names, ", "))
 		case seen[s.Name]:
 			v.fail(b, "", "scale %q is given twice; keep one", s.Name)
 		default:
-			v.points(b, s, rising)
+			v.points(b, s, rising[s.Name])
 		}
 		seen[s.Name] = true
 	}
@@ -221,9 +292,9 @@ func (v *policyCheck) overrides(p *Policy) {
 		}
 		for _, inner := range b.Body.Blocks {
 			if inner.Type == "thresholds" {
-				v.thresholds(o.Thresholds, inner)
+				v.thresholds(o.Thresholds.over(p.Thresholds), inner)
 			} else if inner.Type == "weights" {
-				v.weights(inner)
+				v.weights(p, o.Weights, inner)
 			}
 		}
 	}

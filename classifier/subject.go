@@ -46,6 +46,7 @@ type subject struct {
 	decision Decision
 	rule     Rule
 	score    *int
+	recorded *int // score without the cluster's signals
 	signals  []Signal
 	reasons  []string
 	notes    []string
@@ -187,9 +188,11 @@ func look(ctx context.Context, o Options, subjects []*subject) error {
 		if !s.considered() {
 			continue
 		}
-		view, err := o.Cluster.Group(ctx, Need{
-			Job: s.job, Group: s.group, Task: s.task, Arch: s.arch(), MemoryMiB: s.memoryAsUnikernel(),
-		})
+		need := Need{Job: s.job, Group: s.group, Task: s.task, Arch: s.arch(), MemoryMiB: s.memoryAsUnikernel()}
+		if s.unikernel != nil {
+			need.GuestMiB = s.unikernel.MemoryMiB
+		}
+		view, err := o.Cluster.Group(ctx, need)
 		if err != nil {
 			return fmt.Errorf("look at the cluster: %w", err)
 		}

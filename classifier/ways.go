@@ -44,6 +44,7 @@ func (s *subject) asUnikernel() *way {
 	w.edit.Driver = driverUnikernel
 	w.blockers = append(w.blockers, taskBlockers(s.group, s.task)...)
 	w.blockers = append(w.blockers, s.imageBlockers()...)
+	w.notes = append(w.notes, s.unikernelNotes()...)
 	s.rightSize(w)
 	s.addPlacement(w)
 	return w
@@ -161,11 +162,7 @@ func (s *subject) addPlacement(w *way) {
 // arch is the one architecture that the unikernel image is bound to, "" where
 // it is not known or there are several.
 func (s *subject) arch() string {
-	if s.task.Driver == driverHybrid {
-		arch, _ := s.unwrapped[sideUnikernel]["arch"].(string)
-		return arch
-	}
-	if arch := s.hints.text(HintUnikernelArch); arch != "" {
+	if arch := s.boundArch(); arch != "" {
 		return arch
 	}
 	if s.entry != nil && s.hints.text(HintUnikernelImage) == "" && len(s.entry.Arch) == 1 {
@@ -175,6 +172,15 @@ func (s *subject) arch() string {
 		return s.unikernel.Arch[0]
 	}
 	return ""
+}
+
+// boundArch is the architecture that the author bound the unikernel to.
+func (s *subject) boundArch() string {
+	if s.task.Driver == driverHybrid {
+		arch, _ := s.unwrapped[sideUnikernel]["arch"].(string)
+		return arch
+	}
+	return s.hints.text(HintUnikernelArch)
 }
 
 // authorPlaces tells whether the author constrains or prefers an attribute, at
@@ -197,11 +203,13 @@ func (s *subject) authorPlaces(attr string) bool {
 // record takes a way's edit and adds the decision to the task's meta.
 func (s *subject) record(w *way) {
 	e := w.edit
-	e.Meta = s.lacking(recordedMeta(s.policy, w.decision, s.score))
+	e.Meta = s.lacking(recordedMeta(s.policy, w.decision, s.recorded))
 	s.edit = &e
 }
 
-// recordedMeta is the record of a decision.
+// recordedMeta is the record of a decision. The score is the one that job and
+// images make: the cluster's figures change by the minute, and a changed record
+// would restart the task.
 func recordedMeta(p *Policy, d Decision, score *int) []jobfile.Pair {
 	pairs := []jobfile.Pair{{Key: MetaDecision, Value: string(d)}}
 	if score != nil {

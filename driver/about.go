@@ -8,6 +8,8 @@
 package driver
 
 import (
+	"strconv"
+
 	"github.com/hashicorp/nomad/plugins/base"
 	"github.com/hashicorp/nomad/plugins/drivers"
 	"github.com/hashicorp/nomad/plugins/drivers/fsisolation"
@@ -34,7 +36,7 @@ var pluginInfo = &base.PluginInfoResponse{
 // capabilities says only what works.
 var capabilities = &drivers.Capabilities{
 	SendSignals: true,
-	Exec:        false,
+	Exec:        true, // the console, and nothing else
 	// A guest sees none of the host's files, so paths in its environment are
 	// those of a container (/local, /secrets, /alloc).
 	FSIsolation: fsisolation.Image,
@@ -44,8 +46,8 @@ var capabilities = &drivers.Capabilities{
 		drivers.NetIsolationModeNone,
 	},
 	MustInitiateNetwork:  false,
-	MountConfigs:         drivers.MountConfigSupportNone,
-	DisableLogCollection: false,
+	MountConfigs:         drivers.MountConfigSupportAll,
+	DisableLogCollection: false, // unless the operator asks for it: see LogsConfig
 	DynamicWorkloadUsers: false,
 }
 
@@ -63,6 +65,7 @@ var pluginSpec = hclspec.NewObject(map[string]*hclspec.Spec{
 	})),
 	"cache":  hclspec.NewBlock("cache", false, cacheSpec),
 	"verify": hclspec.NewBlockList("verify", verifySpec),
+	"logs":   hclspec.NewBlock("logs", false, logsSpec),
 	"gc": hclspec.NewBlock("gc", false, hclspec.NewObject(map[string]*hclspec.Spec{
 		"orphans": flag("orphans", true),
 	})),
@@ -79,6 +82,8 @@ var taskSpec = hclspec.NewObject(map[string]*hclspec.Spec{
 	"args":          hclspec.NewAttr("args", "list(string)", false),
 	"kernel_args":   list("kernel_args"),
 	"ports":         list("ports"),
+	"network_mode":  text("network_mode", ""),
+	"dhcp":          flag("dhcp", false),
 	"accelerator":   text("accelerator", "auto"),
 	"machine": hclspec.NewBlock("machine", false, hclspec.NewObject(map[string]*hclspec.Spec{
 		"type": text("type", ""),
@@ -87,18 +92,25 @@ var taskSpec = hclspec.NewObject(map[string]*hclspec.Spec{
 	})),
 	"ready": hclspec.NewBlock("ready", false, hclspec.NewObject(map[string]*hclspec.Spec{
 		"pattern": text("pattern", ""),
+		"port":    text("port", ""),
 		"timeout": text("timeout", ""),
 	})),
 	"mount": hclspec.NewBlockList("mount", hclspec.NewObject(map[string]*hclspec.Spec{
-		"source":   hclspec.NewAttr("source", "string", true),
-		"target":   hclspec.NewAttr("target", "string", true),
-		"readonly": flag("readonly", true),
+		"source":    hclspec.NewAttr("source", "string", true),
+		"target":    hclspec.NewAttr("target", "string", true),
+		"readonly":  flag("readonly", true),
+		"transport": text("transport", "auto"),
+		"format":    text("format", ""),
 	})),
 	"extra_args": list("extra_args"),
 })
 
 func text(name, def string) *hclspec.Spec {
 	return hclspec.NewDefault(hclspec.NewAttr(name, "string", false), hclspec.NewLiteral(`"`+def+`"`))
+}
+
+func number(name string, def int) *hclspec.Spec {
+	return hclspec.NewDefault(hclspec.NewAttr(name, "number", false), hclspec.NewLiteral(strconv.Itoa(def)))
 }
 
 func flag(name string, def bool) *hclspec.Spec {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"syscall"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/guest"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/image"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/output"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/probe"
 )
 
@@ -28,6 +30,7 @@ type PluginConfig struct {
 	QEMU           QEMUConfig     `codec:"qemu"`
 	Cache          CacheConfig    `codec:"cache"`
 	Verify         []VerifyConfig `codec:"verify"`
+	Logs           LogsConfig     `codec:"logs"`
 	GC             *GCConfig      `codec:"gc"`
 }
 
@@ -49,6 +52,7 @@ type settings struct {
 	cacheSizeMiB int64
 	credential   *syscall.Credential // nil: as this process
 	allowed      []*regexp.Regexp
+	logLimits    output.Limits
 }
 
 // check makes settings, or reports every option that cannot work.
@@ -68,6 +72,9 @@ func (c PluginConfig) check() (*settings, error) {
 		if s.cacheSizeMiB, err = mebibytes("cache.max_size", c.Cache.MaxSize); err != nil {
 			errs = append(errs, err)
 		}
+	}
+	if s.logLimits, err = c.Logs.check(); err != nil {
+		errs = append(errs, err)
 	}
 	if s.credential, err = probe.Credential(c.User); err != nil {
 		errs = append(errs, fmt.Errorf("user: %w", err))
@@ -109,6 +116,8 @@ type TaskConfig struct {
 	Args         []string      `codec:"args"`
 	KernelArgs   []string      `codec:"kernel_args"`
 	Ports        []string      `codec:"ports"`
+	NetworkMode  string        `codec:"network_mode"`
+	DHCP         bool          `codec:"dhcp"`
 	Accelerator  string        `codec:"accelerator"`
 	Machine      MachineConfig `codec:"machine"`
 	Ready        ReadyConfig   `codec:"ready"`
@@ -126,17 +135,20 @@ type MachineConfig struct {
 // ReadyConfig says when a guest is up.
 type ReadyConfig struct {
 	Pattern string `codec:"pattern"`
+	Port    string `codec:"port"`
 	Timeout string `codec:"timeout"`
 }
 
-// MountConfig is a file or folder that the guest finds in its initrd.
+// MountConfig is a file or folder that the guest is to find.
 type MountConfig struct {
-	Source   string `codec:"source"`
-	Target   string `codec:"target"`
-	ReadOnly bool   `codec:"readonly"`
+	Source    string `codec:"source"`
+	Target    string `codec:"target"`
+	ReadOnly  bool   `codec:"readonly"`
+	Transport string `codec:"transport"`
+	Format    string `codec:"format"`
 }
 
-// defaultReadyTimeout is how long a guest has to print its ready line.
+// defaultReadyTimeout is how long a guest has to get ready.
 const defaultReadyTimeout = 60 * time.Second
 
 // wish is a TaskConfig that was checked on its own, without looking at the
@@ -148,7 +160,7 @@ type wish struct {
 	ready        *regexp.Regexp
 	readyTimeout time.Duration
 	pull         image.Pull
-	mounts       []image.Mount
+	mounts       []mount
 }
 
 // check makes a wish, or reports every field that cannot work.
@@ -172,17 +184,23 @@ func (c TaskConfig) check(allowed []*regexp.Regexp) (*wish, error) {
 	w.pull, err = image.ParsePull(c.Pull)
 	fail("pull", err)
 	for _, m := range c.Mounts {
-		w.mounts = append(w.mounts, image.Mount{Source: m.Source, Target: m.Target})
-		fail("mount", m.check())
+		checked, err := m.check()
+		fail("mount", err)
+		w.mounts = append(w.mounts, checked)
 	}
 	if c.Ready.Pattern != "" {
 		w.ready, err = regexp.Compile(c.Ready.Pattern)
 		fail("ready.pattern", err)
 	}
+	if c.Ready.Port != "" && !slices.Contains(c.Ports, c.Ready.Port) {
+		fail("ready.port", fmt.Errorf("%q is none of config.ports %q: add it there", c.Ready.Port, c.Ports))
+	}
 	if c.Ready.Timeout != "" {
-		w.readyTimeout, err = time.ParseDuration(c.Ready.Timeout)
+		w.readyTimeout, err = positiveDuration(c.Ready.Timeout)
 		fail("ready.timeout", err)
 	}
+	fail("ports", c.checkPorts())
+	fail("network_mode", c.checkNetworkMode())
 	fail("accelerator", checkAccelerator(c.Accelerator))
 	fail("machine.gic", checkGIC(c.Machine.GIC))
 	fail("machine.type", checkWord(c.Machine.Type, machineType, "virt or pc"))
@@ -193,11 +211,12 @@ func (c TaskConfig) check(allowed []*regexp.Regexp) (*wish, error) {
 	return w, errors.Join(errs...)
 }
 
-func (m MountConfig) check() error {
-	if !m.ReadOnly {
-		return fmt.Errorf("%q with readonly = false: files reach the guest as a copy in its initrd, which cannot be written back: set readonly = true", m.Source)
+func positiveDuration(value string) (time.Duration, error) {
+	d, err := time.ParseDuration(value)
+	if err == nil && d <= 0 {
+		err = fmt.Errorf("%q is no time to wait: use one like 10s", value)
 	}
-	return nil
+	return d, err
 }
 
 func checkAccelerator(value string) error {

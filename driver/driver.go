@@ -41,6 +41,8 @@ type Driver struct {
 	compute  cpustats.Compute
 
 	sweeping sync.Once
+
+	onStep func(step) // what a test does when a start reaches a step; nil: nothing
 }
 
 var _ drivers.DriverPlugin = (*Driver)(nil)
@@ -69,7 +71,13 @@ func (d *Driver) ConfigSchema() (*hclspec.Spec, error) { return pluginSpec, nil 
 func (d *Driver) TaskConfigSchema() (*hclspec.Spec, error) { return taskSpec, nil }
 
 // Capabilities tells Nomad what the driver can do.
-func (d *Driver) Capabilities() (*drivers.Capabilities, error) { return capabilities, nil }
+func (d *Driver) Capabilities() (*drivers.Capabilities, error) {
+	able := *capabilities
+	if settings, _, err := d.configured(); err == nil {
+		able.DisableLogCollection = settings.Logs.Collector == collectorDriver
+	}
+	return &able, nil
+}
 
 // SetConfig takes the operator's options. Nomad also calls it just to learn
 // whether they are right, in a process that runs no task.

@@ -210,7 +210,12 @@ func TestTask_ReturnValueAndLog(t *testing.T) {
 // awaitLog waits until Nomad's logmon has written a text.
 func awaitLog(t *testing.T, task *drivers.TaskConfig, text string) {
 	t.Helper()
-	path := filepath.Join(task.TaskDir().LogDir, "steps.stdout.0")
+	awaitText(t, filepath.Join(task.TaskDir().LogDir, "steps.stdout.0"), text)
+}
+
+// awaitText waits until a file holds a text.
+func awaitText(t *testing.T, path, text string) {
+	t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
 		log, _ := os.ReadFile(path)
@@ -218,9 +223,9 @@ func awaitLog(t *testing.T, task *drivers.TaskConfig, text string) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("no %q in the log: %q", text, log)
+			t.Fatalf("no %q in %s: %q", text, path, log)
 		}
-		time.Sleep(20 * time.Millisecond) // logmon tells no one when it has written
+		time.Sleep(20 * time.Millisecond) // who writes tells no one when it has written
 	}
 }
 
@@ -262,21 +267,6 @@ func TestTask_WritesAllItsMemory(t *testing.T) {
 	must.Eq(t, "ok\n", get(t, fmt.Sprintf("http://127.0.0.1:%d/healthz", port)))
 }
 
-func TestTask_ReadyPattern(t *testing.T) {
-	h := newHarness(t, runDir(t), "")
-	task, _ := h.newTask(stepsConfig(t, guest.ARM64, `ready {
-		pattern = "listening on port [0-9]+"
-	}`))
-	h.start(task)
-
-	never, _ := h.newTask(stepsConfig(t, guest.ARM64, `ready {
-		pattern = "never said"
-		timeout = "1s"
-	}`))
-	_, _, err := h.StartTask(never)
-	must.ErrorContains(t, err, "listening on port")
-}
-
 func TestStartTask_Refuses(t *testing.T) {
 	noise := filepath.Join(t.TempDir(), "noise")
 	must.NoError(t, os.WriteFile(noise, []byte(strings.Repeat("noise", 4096)), 0o644))
@@ -300,10 +290,16 @@ func TestStartTask_Refuses(t *testing.T) {
 			ports = ["metrics"]`), 64, []string{"config.ports", "metrics", "http"}},
 		{"port twice", image(`guest = "unikraft"
 			ports = ["http", "http"]`), 64, []string{"http", "twice"}},
+		{"port without network card", image(`guest = "unikraft"
+			ports = ["http"]
+			network_mode = "none"`), 64, []string{"config.network_mode", "none", "ports"}},
+		{"unknown network mode", image(`network_mode = "bridge"`), 64, []string{"config.network_mode", "bridge", "group's network block"}},
 		{"too little memory", image(`guest = "unikraft"`), 24, []string{"resources.memory = 24", "set memory to"}},
 		{"unknown accelerator", image(`accelerator = "xen"`), 64, []string{"config.accelerator", "xen", "kvm"}},
 		{"extra argument", image(`extra_args = ["-daemonize"]`), 64, []string{"config.extra_args", "-daemonize", "args_allowlist"}},
 		{"bad pattern", image("ready {\n pattern = \"(\"\n}"), 64, []string{"config.ready.pattern"}},
+		{"ready port that is not forwarded", image("ports = [\"http\"]\nready {\n port = \"admin\"\n}"), 64, []string{"config.ready.port", "admin", "http"}},
+		{"no time to get ready", image("ready {\n timeout = \"-1s\"\n}"), 64, []string{"config.ready.timeout", "-1s"}},
 		{"option in a machine type", image("machine {\n type = \"virt,dumpdtb=/tmp/x\"\n}"), 64, []string{"config.machine.type", "dumpdtb"}},
 		{"option in a CPU model", image("machine {\n cpu = \"max -daemonize\"\n}"), 64, []string{"config.machine.cpu", "daemonize"}},
 		{"unknown machine", image(`guest = "unikraft"
@@ -352,6 +348,9 @@ func TestSetConfig_Refuses(t *testing.T) {
 		{`user = "no-such-user-here"`, "no-such-user-here"},
 		{`memory_overhead = "lots"`, "memory_overhead"},
 		{`args_allowlist = ["("]`, "args_allowlist"},
+		{"logs {\n collector = \"syslog\"\n}", "logs.collector"},
+		{"logs {\n max_files = 0\n}", "logs.max_files"},
+		{"logs {\n max_file_size = \"0\"\n}", "logs.max_file_size"},
 		{`cache { dir = "relative" }`, "cache: dir"},
 		{"cache {\n mirror {\n registry = \"docker.io\"\n hosts = [\"mirror\"]\n }\n }", "cache: mirror"},
 		{`verify { image = "**" }`, `verify "**": keys`},

@@ -32,9 +32,11 @@ func (l *launch) commandLine() (string, error) {
 		Kernel:     machine.KernelPath,
 		Features:   l.image.Features,
 		Initrd:     l.image.Initrd != nil,
+		Shares:     l.content.toldShares,
+		Disks:      l.content.toldDisks,
 	}
 	if l.nic != nil {
-		boot.Net = &l.nic.Net
+		boot.Net, boot.DHCP, boot.Served = &l.nic.Net, l.wish.DHCP, len(l.ports) > 0
 	}
 	return l.guest.CommandLine(boot)
 }

@@ -5,14 +5,40 @@ package driver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/hashicorp/nomad/plugins/drivers"
 
-	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/image"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/network"
 )
+
+// checkPorts: a label is given once, as it forwards one port.
+func (c TaskConfig) checkPorts() error {
+	for i, label := range c.Ports {
+		if slices.Contains(c.Ports[:i], label) {
+			return fmt.Errorf("port label %q is given twice: remove one", label)
+		}
+	}
+	return nil
+}
+
+// noNetwork is the network_mode of a guest without a network card.
+const noNetwork = "none"
+
+func (c TaskConfig) checkNetworkMode() error {
+	switch {
+	case c.NetworkMode == "":
+		return nil
+	case c.NetworkMode != noNetwork:
+		return fmt.Errorf("unknown mode %q: use %q for a guest without a network card, or leave it out: the group's network block has the mode", c.NetworkMode, noNetwork)
+	case len(c.Ports) > 0 || c.DHCP:
+		return fmt.Errorf("%q gives the guest no network card, so it has neither ports nor DHCP: remove them, or network_mode", noNetwork)
+	}
+	return nil
+}
 
 // portsOf finds the ports that a task's `ports` names among its group's.
 func portsOf(task *drivers.TaskConfig, labels []string) ([]network.Port, error) {
@@ -52,10 +78,13 @@ func portOf(task *drivers.TaskConfig, label string) (network.Port, error) {
 
 // openNetwork makes the guest's NIC as the group's network mode asks; nil: none.
 func (l *launch) openNetwork(ctx context.Context) (*network.NIC, error) {
-	if l.image.Devices != nil && l.demands(image.NetDevice) == 0 {
+	if l.image.Devices != nil && l.demandedNICs() == 0 {
 		return nil, nil // a Solo5 guest aborts where it finds a card that it does not know
 	}
-	config := network.Config{Ports: l.ports}
+	if l.wish.NetworkMode == noNetwork {
+		return nil, nil
+	}
+	config := network.Config{Ports: l.ports, IPv6: l.guest.TakesIPv6(l.args())}
 	var err error
 	if config.DNS, err = l.dnsServers(); err != nil {
 		return nil, err
@@ -65,11 +94,49 @@ func (l *launch) openNetwork(ctx context.Context) (*network.NIC, error) {
 	case isolation == nil || isolation.Mode == drivers.NetIsolationModeHost || isolation.Mode == "":
 		return network.User(config)
 	case isolation.Mode == drivers.NetIsolationModeGroup:
-		return network.Bridge(ctx, isolation.Path, l.withResolvers(config))
+		return l.openBridge(ctx, isolation.Path, l.withResolvers(config))
 	case len(l.ports) > 0:
 		return nil, fmt.Errorf(`config.ports: %q: the group's network mode "none" has no ports`, l.wish.Ports)
 	}
 	return nil, nil
+}
+
+// openBridge makes a NIC in the allocation's namespace. The plan is recorded
+// first, so that what a plugin has made that dies in the middle is found.
+func (l *launch) openBridge(ctx context.Context, netns string, config network.Config) (*network.NIC, error) {
+	l.state.Network = network.Planned(netns)
+	if err := l.record.save(l.state); err != nil {
+		return nil, err
+	}
+	l.reached(stepPlanned)
+	nic, err := network.Bridge(ctx, netns, config)
+	if err != nil {
+		return nil, err
+	}
+	l.reached(stepNetworkMade)
+	l.state.Network = nic.Undo
+	if err := l.record.save(l.state); err != nil {
+		return nil, errors.Join(err, nic.Close())
+	}
+	// Every guest is answered: which of them ask, nobody tells.
+	if l.dhcp, err = nic.Undo.ServeDHCP(ctx); err != nil {
+		return nil, errors.Join(err, nic.Close())
+	}
+	return nic, nil
+}
+
+// netProperties are the properties of the NIC's device: the family's, and the
+// MTU where it is not the one that guests take for granted. Their drivers may
+// ask for it (VIRTIO_NET_F_MTU).
+func (l *launch) netProperties(family string) string {
+	if l.nic.MTU >= network.DefaultMTU {
+		return family
+	}
+	mtu := fmt.Sprintf("host_mtu=%d", l.nic.MTU)
+	if family == "" {
+		return mtu
+	}
+	return family + "," + mtu
 }
 
 // dnsServers are those of the group's network block.

@@ -12,6 +12,7 @@ import (
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/cgroup"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/guest"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/machine"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/output"
 )
 
 // RecoverTask finds a task again after the plugin or the agent was restarted.
@@ -59,18 +60,41 @@ func (d *Driver) findAgain(config *drivers.TaskConfig, state taskState) (*task, 
 	if err != nil {
 		return nil, fmt.Errorf("finding its cgroup: %w", err)
 	}
+	// Without its logs the guest goes on, and so does its output, in the spool.
+	logs, err := d.findLogs(config, state)
+	if err != nil {
+		d.log.Warn("logs not found again", "task_id", config.ID, "error", err)
+	}
 	m, err := machine.Reattach(d.ctx, state.Machine, machine.Watch{
 		Signs:       kind.Signs(),
-		Missed:      loggedLines(config),
+		Missed:      append(loggedLines(config), logs.waitingLines()...),
 		PowerButton: kind.AnswersPowerButton(),
 	})
 	if err != nil {
+		logs.finish("")
 		return nil, err
 	}
-	t := &task{config: config, state: state, machine: m, cgroup: group}
-	// Without the pipes the guest's output goes on, as QEMU holds its own.
-	if t.logs, err = openLogs(config); err != nil {
-		d.log.Warn("log pipe not found again", "task_id", config.ID, "error", err)
+	t := &task{config: config, state: state, machine: m, cgroup: group, logs: logs}
+	if state.Network.Lease.Link != "" {
+		// A guest that runs has long been answered, and a machine that has
+		// ended has taken its tap with it.
+		if t.dhcp, err = state.Network.ServeDHCP(d.ctx); err != nil {
+			d.log.Debug("the guest's DHCP is not answered any more", "task_id", config.ID, "error", err)
+		}
+	}
+	if err := logs.start(); err != nil {
+		d.log.Warn("logs do not go on", "task_id", config.ID, "error", err)
 	}
 	return t, nil
+}
+
+func (d *Driver) findLogs(config *drivers.TaskConfig, state taskState) (*logs, error) {
+	if state.Spool == "" {
+		return nil, errors.New("the task was started by a plugin that kept no spool")
+	}
+	settings, _, err := d.configured()
+	if err != nil {
+		return nil, err
+	}
+	return openLogs(config, settings, output.OpenSpool)
 }

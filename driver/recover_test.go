@@ -31,6 +31,7 @@ type order struct {
 	Plugin []byte
 	Task   drivers.TaskConfig
 	Config TaskConfig
+	DieAt  string // the step of the start at which it kills itself; empty: none
 }
 
 func TestMain(m *testing.M) {
@@ -55,6 +56,12 @@ func obey(encoded string) error {
 	}
 	d := New(hclog.NewNullLogger())
 	d.runDir = o.RunDir
+	d.onStep = func(at step) {
+		if string(at) == o.DieAt {
+			_ = unix.Kill(os.Getpid(), unix.SIGKILL)
+			select {}
+		}
+	}
 	if err := d.SetConfig(&base.Config{PluginConfig: o.Plugin}); err != nil {
 		return err
 	}
@@ -76,14 +83,7 @@ func obey(encoded string) error {
 // SIGKILL, and returns what Nomad would have kept.
 func startElsewhere(t *testing.T, runDir string, task *drivers.TaskConfig) *drivers.TaskHandle {
 	t.Helper()
-	o := order{RunDir: runDir, Plugin: pluginConfig(t, ""), Task: *task}
-	must.NoError(t, task.DecodeDriverConfig(&o.Config))
-	var data []byte
-	must.NoError(t, base.MsgPackEncode(&data, &o))
-
-	plugin := exec.Command(os.Args[0])
-	plugin.Env = append(os.Environ(), asPlugin+"="+base64.StdEncoding.EncodeToString(data))
-	plugin.Stderr = os.Stderr
+	plugin := newPlugin(t, runDir, task, "")
 	stdout, err := plugin.StdoutPipe()
 	must.NoError(t, err)
 	must.NoError(t, plugin.Start())
@@ -95,6 +95,26 @@ func startElsewhere(t *testing.T, runDir string, task *drivers.TaskConfig) *driv
 	handle := drivers.NewTaskHandle(handleVersion)
 	handle.Config, handle.State, handle.DriverState = task, drivers.TaskStateRunning, state
 	return handle
+}
+
+// dieAt starts a task in a plugin process that kills itself at a step.
+func dieAt(t *testing.T, runDir string, task *drivers.TaskConfig, at step) {
+	t.Helper()
+	err := newPlugin(t, runDir, task, at).Run()
+	must.ErrorContains(t, err, "killed")
+}
+
+// newPlugin is a plugin process for one task.
+func newPlugin(t *testing.T, runDir string, task *drivers.TaskConfig, at step) *exec.Cmd {
+	t.Helper()
+	o := order{RunDir: runDir, Plugin: pluginConfig(t, ""), Task: *task, DieAt: string(at)}
+	must.NoError(t, task.DecodeDriverConfig(&o.Config))
+	var data []byte
+	must.NoError(t, base.MsgPackEncode(&data, &o))
+	plugin := exec.Command(os.Args[0])
+	plugin.Env = append(os.Environ(), asPlugin+"="+base64.StdEncoding.EncodeToString(data))
+	plugin.Stderr = os.Stderr
+	return plugin
 }
 
 func TestRecoverTask_GuestRuns(t *testing.T) {
@@ -117,10 +137,11 @@ func TestRecoverTask_GuestEndedMeanwhile(t *testing.T) {
 	h := newHarness(t, dir, "")
 	task, _ := h.newTask(stepsConfig(t, guest.ARM64, `args = ["--start-delay=1", "--exit=5"]`))
 	handle := startElsewhere(t, dir, task)
-	awaitLog(t, task, "main returned 5")
+	awaitText(t, spoolPath(task), "main returned 5")
 
 	must.NoError(t, h.RecoverTask(handle))
 	must.Eq(t, 5, h.wait(task).ExitCode)
+	awaitLog(t, task, "main returned 5") // printed while no driver was there
 	must.NoError(t, h.DestroyTask(task.ID, false))
 }
 

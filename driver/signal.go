@@ -5,12 +5,9 @@ package driver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
-
-	"github.com/hashicorp/nomad/plugins/drivers"
 )
 
 // signalTimeout bounds QEMU's answer to a signal.
@@ -42,9 +39,4 @@ func (d *Driver) SignalTask(taskID, signal string) error {
 	}
 	return fmt.Errorf("signal %q means nothing to a unikernel: "+
 		"SIGTERM, SIGINT and SIGQUIT stop it, SIGKILL ends it at once, SIGSTOP pauses it and SIGCONT lets it go on", signal)
-}
-
-// ExecTask cannot work: a unikernel is one program.
-func (d *Driver) ExecTask(string, []string, time.Duration) (*drivers.ExecTaskResult, error) {
-	return nil, errors.New("a unikernel runs no second program, so script checks and exec cannot work: use an http or tcp check")
 }

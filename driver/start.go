@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/image"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/machine"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/network"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/output"
 )
 
 // qemuTimeout bounds the time from starting QEMU to its letting the guest run.
@@ -32,16 +34,18 @@ type launch struct {
 	task     *drivers.TaskConfig
 	wish     *wish
 
-	image  *image.Image
-	guest  guest.Guest
-	accel  machine.Accelerator
-	qemu   string
-	ramMiB int64
+	image   *image.Image
+	content content
+	guest   guest.Guest
+	accel   machine.Accelerator
+	qemu    string
+	ramMiB  int64
 
 	hardware hardware
 
 	ports  []network.Port
 	nic    *network.NIC
+	dhcp   *network.DHCP // nil: none is needed
 	group  *cgroup.Group
 	logs   *logs
 	state  taskState
@@ -58,6 +62,7 @@ func (d *Driver) StartTask(config *drivers.TaskConfig) (*drivers.TaskHandle, *dr
 	took := startLaps()
 	l, err := d.prepare(d.ctx, config)
 	if err != nil {
+		d.releaseLogmon(config)
 		return nil, nil, err
 	}
 	defer l.image.Close()
@@ -73,7 +78,7 @@ func (d *Driver) StartTask(config *drivers.TaskConfig) (*drivers.TaskHandle, *dr
 		m.Kill()
 		return nil, nil, l.giveUp(err)
 	}
-	d.adopt(&task{config: config, state: l.state, record: l.record, machine: m, cgroup: l.group, logs: l.logs})
+	d.adopt(&task{config: config, state: l.state, record: l.record, machine: m, cgroup: l.group, dhcp: l.dhcp, logs: l.logs})
 	d.tell(config, "%s", l.summary())
 	d.logStart(config.ID, l.laps, m)
 	return handle, l.driverNetwork(), nil
@@ -81,7 +86,8 @@ func (d *Driver) StartTask(config *drivers.TaskConfig) (*drivers.TaskHandle, *dr
 
 // giveUp gives back what a failed start had acquired. The machine has ended.
 func (l *launch) giveUp(err error) error {
-	l.logs.close()
+	l.logs.finish("")
+	l.dhcp.Close()
 	if l.record == nil {
 		return err
 	}
@@ -118,10 +124,17 @@ func (d *Driver) prepare(ctx context.Context, config *drivers.TaskConfig) (*laun
 		return nil, err
 	}
 	if err := l.settle(ctx, images); err != nil {
-		l.image.Close()
+		l.close()
 		return nil, err
 	}
 	return l, nil
+}
+
+// close closes the files that the machine was started with, which holds them
+// itself.
+func (l *launch) close() {
+	l.image.Close()
+	l.content.close()
 }
 
 func (l *launch) imageRequest() image.Request {
@@ -152,7 +165,7 @@ func (l *launch) settle(ctx context.Context, images *image.Store) error {
 	if l.guest, err = guest.For(l.image.Family, l.image.Release, l.image.Arch); err != nil {
 		return fmt.Errorf("config.guest: %w", err)
 	}
-	if err := l.checkDevices(); err != nil {
+	if err := l.checkNICs(); err != nil {
 		return err
 	}
 	if err := l.chooseAccelerator(ctx); err != nil {
@@ -164,34 +177,7 @@ func (l *launch) settle(ctx context.Context, images *image.Store) error {
 	if err := l.chooseMemory(); err != nil {
 		return err
 	}
-	return images.Pack(l.imageRequest(), l.image, l.wish.mounts)
-}
-
-// checkDevices refuses an image that demands devices which a machine here does
-// not have.
-func (l *launch) checkDevices() error {
-	if l.image.Block != nil || l.demands(image.BlockDevice) > 0 {
-		return fmt.Errorf("image %s wants a disk, and this driver gives guests none: use an image that takes its files from an initrd", l.image.Source)
-	}
-	nics := l.demands(image.NetDevice)
-	if nics > 1 {
-		return fmt.Errorf("image %s demands %d network cards: a guest has one here", l.image.Source, nics)
-	}
-	if l.image.Devices != nil && nics == 0 && len(l.ports) > 0 {
-		return fmt.Errorf("config.ports: %q: image %s was built without a network card", l.wish.Ports, l.image.Source)
-	}
-	return nil
-}
-
-// demands counts the devices of a kind in the image's manifest, if it has one.
-func (l *launch) demands(kind image.DeviceKind) int {
-	count := 0
-	for _, device := range l.image.Devices {
-		if device.Kind == kind {
-			count++
-		}
-	}
-	return count
+	return l.openContent(images)
 }
 
 // chooseMemory gives the guest what QEMU's own share leaves of the task's memory.
@@ -226,6 +212,7 @@ func (l *launch) run(ctx context.Context) (*machine.Machine, error) {
 	if err := l.record.save(l.state); err != nil {
 		return nil, err
 	}
+	l.reached(stepRecorded)
 	if err := l.limit(); err != nil {
 		return nil, err
 	}
@@ -242,13 +229,26 @@ func (l *launch) run(ctx context.Context) (*machine.Machine, error) {
 
 // limit makes the cgroup that QEMU will join.
 func (l *launch) limit() error {
-	group, err := cgroup.Create(cgroupSpec(l.task))
+	spec := cgroupSpec(l.task)
+	var err error
+	if l.state.Cgroup, err = cgroup.Plan(spec); err != nil {
+		return err
+	}
+	if err := l.record.save(l.state); err != nil {
+		return err
+	}
+	group, err := cgroup.Create(spec)
 	if err != nil {
 		return fmt.Errorf("making the task's cgroup: %w", err)
 	}
+	l.reached(stepCgroupMade)
 	l.group = group
 	l.state.Cgroup = group.State()
-	return l.record.save(l.state)
+	if err := l.record.save(l.state); err != nil {
+		return err
+	}
+	l.reached(stepLimited)
+	return nil
 }
 
 // connect prepares the guest's network.
@@ -258,8 +258,8 @@ func (l *launch) connect(ctx context.Context) error {
 		return err
 	}
 	l.nic = nic
-	l.state.Network = nic.Undo
-	return l.record.save(l.state)
+	l.reached(stepConnected)
+	return nil
 }
 
 // boot starts QEMU and waits until the guest is up.
@@ -268,13 +268,14 @@ func (l *launch) boot(ctx context.Context) (*machine.Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	if l.logs, err = openLogs(l.task); err != nil {
-		return nil, err
-	}
-	if config.Console, err = l.logs.console(); err != nil {
+	if config.Console, err = l.openConsole(); err != nil {
 		return nil, err
 	}
 	defer config.Console.Close()
+	if config.Held, err = l.logs.held(); err != nil {
+		return nil, err
+	}
+	defer closeAll(config.Held)
 
 	starting, cancel := context.WithTimeout(ctx, qemuTimeout)
 	defer cancel()
@@ -284,48 +285,44 @@ func (l *launch) boot(ctx context.Context) (*machine.Machine, error) {
 		PowerButton: l.guest.AnswersPowerButton(),
 	})
 	if err != nil {
-		return nil, explain(err)
+		return nil, l.explain(err)
 	}
 	l.state.Machine = m.State()
+	l.reached(stepBooted)
 	if err := l.awaitReady(ctx, m); err != nil {
 		m.Kill()
-		return nil, err
+		return nil, l.explain(err)
 	}
 	return m, nil
 }
 
-// explain puts QEMU's own words into ours where they are known.
-func explain(err error) error {
+// openConsole makes the file into which QEMU writes the guest's console, and
+// begins to carry it to the task's logs.
+func (l *launch) openConsole() (*os.File, error) {
+	l.state.Spool = spoolPath(l.task)
+	if err := l.record.save(l.state); err != nil {
+		return nil, err
+	}
+	var err error
+	if l.logs, err = openLogs(l.task, l.settings, output.CreateSpool); err != nil {
+		return nil, err
+	}
+	if err := l.logs.start(); err != nil {
+		return nil, err
+	}
+	return l.logs.spool.Writer()
+}
+
+// explain puts QEMU's own words into ours where they are known. Out of memory
+// comes first: QEMU that is killed in the middle of an answer looks otherwise.
+func (l *launch) explain(err error) error {
+	if outOfMemory(l.group) {
+		return fmt.Errorf("%w (%w)", errOutOfMemory, err)
+	}
 	if reason, ok := network.ExplainNetdevError(err.Error()); ok {
 		return fmt.Errorf("config.ports: %s", reason)
 	}
 	return err
-}
-
-// awaitReady waits for the console line that means the guest is up, where the
-// job gives one.
-func (l *launch) awaitReady(ctx context.Context, m *machine.Machine) error {
-	if l.wish.ready == nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, l.wish.readyTimeout)
-	defer cancel()
-	select {
-	case <-m.Ready():
-		return nil
-	case <-m.Done():
-		return fmt.Errorf("the guest ended before it was ready: %s", m.Result().Message)
-	case <-ctx.Done():
-		return fmt.Errorf("the guest printed no line that matches ready.pattern %q within %s; its last lines: %s",
-			l.wish.Ready.Pattern, l.wish.readyTimeout, quoteLines(m.LastLines(5)))
-	}
-}
-
-func quoteLines(lines []string) string {
-	if len(lines) == 0 {
-		return "none at all"
-	}
-	return fmt.Sprintf("%q", lines)
 }
 
 func (l *launch) machineConfig() (machine.Config, error) {
@@ -346,6 +343,8 @@ func (l *launch) machineConfig() (machine.Config, error) {
 		MemoryMiB:   l.ramMiB,
 		Kernel:      l.image.Kernel,
 		Initrd:      l.image.Initrd,
+		Disks:       l.content.disks,
+		Shares:      l.content.shares,
 		CommandLine: commandLine,
 		Panic:       devices.Panic,
 		ExtraArgs:   l.wish.ExtraArgs,
@@ -355,7 +354,7 @@ func (l *launch) machineConfig() (machine.Config, error) {
 	if l.nic != nil {
 		config.Netns = l.nic.Netns
 		config.NICs = []machine.NIC{{
-			ID: network.ID, Device: devices.Net, Properties: devices.NetProperties,
+			ID: network.ID, Device: devices.Net, Properties: l.netProperties(l.nicProperties()),
 			MAC: network.MAC, Netdev: l.nic.Netdev, Files: l.nic.Files,
 		}}
 	} else if spec := l.task.NetworkIsolation; spec != nil {
@@ -367,6 +366,7 @@ func (l *launch) machineConfig() (machine.Config, error) {
 // join puts QEMU into the task's cgroup before the guest runs, and records the
 // process first: from here on an orphan can be found.
 func (l *launch) join(pid int) error {
+	l.reached(stepQEMUMade)
 	state, err := machine.StateOf(l.d.runDir, machineID(l.task.ID), pid)
 	if err != nil {
 		return err
@@ -375,7 +375,11 @@ func (l *launch) join(pid int) error {
 	if err := l.record.save(l.state); err != nil {
 		return err
 	}
-	return l.group.AddProcess(pid)
+	if err := l.group.AddProcess(pid); err != nil {
+		return err
+	}
+	l.reached(stepJoined)
+	return nil
 }
 
 func (l *launch) handle() (*drivers.TaskHandle, error) {
@@ -421,3 +425,10 @@ func machineID(taskID string) string {
 
 // maxMachineID keeps names of files and cgroups well under their limits.
 const maxMachineID = 100
+
+func orElse(value, otherwise string) string {
+	if value != "" {
+		return value
+	}
+	return otherwise
+}

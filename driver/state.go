@@ -13,6 +13,7 @@ import (
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/guest"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/machine"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/network"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/output"
 )
 
 // taskState is all that is needed to find a task again, and to undo what was
@@ -32,6 +33,7 @@ type taskState struct {
 	// What was acquired, in this order. Zero values undo nothing.
 	Cgroup  cgroup.State
 	Network network.State
+	Spool   string // path of the console's spool
 	Machine machine.State
 }
 
@@ -41,6 +43,9 @@ func (s taskState) undo(ctx context.Context) error {
 	var errs []error
 	if s.Machine.Dir != "" {
 		errs = append(errs, os.RemoveAll(s.Machine.Dir))
+	}
+	if s.Spool != "" {
+		errs = append(errs, output.RemoveSpool(s.Spool))
 	}
 	errs = append(errs, s.Network.Undo(ctx))
 	errs = append(errs, deleteCgroup(s.Cgroup))

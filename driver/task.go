@@ -12,6 +12,7 @@ import (
 
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/cgroup"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/machine"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/network"
 )
 
 // task is a task that was started or found again.
@@ -21,6 +22,7 @@ type task struct {
 	record  *record
 	machine *machine.Machine
 	cgroup  *cgroup.Group
+	dhcp    *network.DHCP // nil: none is needed
 	logs    *logs
 
 	done      chan struct{} // closed when the task has ended
@@ -31,11 +33,11 @@ type task struct {
 // follow waits for the machine's end and tells it. It ends with the machine.
 func (d *Driver) follow(t *task) {
 	<-t.machine.Done()
+	t.dhcp.Close()
 	end := t.machine.Result()
 	t.result = t.exitResult(end)
 	t.completed = time.Now()
-	t.logs.say(t.machine.Log())
-	t.logs.close()
+	t.logs.finish(t.machine.Log())
 	close(t.done)
 	d.log.Info("guest ended", "task_id", t.config.ID, "exit_code", end.ExitCode, "signal", end.Signal, "message", end.Message)
 	if !end.Failed {
@@ -48,12 +50,21 @@ func (t *task) exitResult(end machine.Result) *drivers.ExitResult {
 	if end.Failed {
 		result.Err = errors.New(end.Message)
 	}
-	if kills, err := t.cgroup.OOMKills(); err == nil && kills > 0 {
+	if outOfMemory(t.cgroup) {
 		result.OOMKilled = true
-		result.Err = errors.New("out of memory: the kernel killed QEMU, which reached the task's memory limit; " +
-			"raise resources.memory, or the plugin option memory_overhead")
+		result.Err = errOutOfMemory
 	}
 	return result
+}
+
+var errOutOfMemory = errors.New("out of memory: the kernel killed QEMU, which reached the task's memory limit; " +
+	"raise resources.memory, or the plugin option memory_overhead")
+
+// outOfMemory tells whether the kernel killed a process of the group for want
+// of memory. A group that is gone tells nothing.
+func outOfMemory(group *cgroup.Group) bool {
+	kills, err := group.OOMKills()
+	return err == nil && kills > 0
 }
 
 func (t *task) running() bool {

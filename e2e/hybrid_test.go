@@ -24,15 +24,20 @@ func hybridJob(t *testing.T, ctx context.Context, rendered bool) *api.Job {
 	path := site.Layout.Path("examples", "hybrid", "hybrid.nomad.hcl")
 	vars := map[string]string{"images": site.ImageDir()}
 	if !rendered {
-		job, err := harness.ParseJobFile(path, vars)
-		must.NoError(t, err)
-		return job
+		return parseJob(t, path, vars)
 	}
 	out, err := site.Render(ctx, path, vars)
 	must.NoError(t, err)
 	t.Logf("%s", out.Report)
 	job, err := harness.ParseJob(path, out.Job, vars)
 	must.NoError(t, err, must.Sprintf("%s", out.Job))
+	return job
+}
+
+func parseJob(t *testing.T, path string, vars map[string]string) *api.Job {
+	t.Helper()
+	job, err := harness.ParseJobFile(path, vars)
+	must.NoError(t, err)
 	return job
 }
 

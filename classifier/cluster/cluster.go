@@ -9,13 +9,12 @@ package cluster
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
 	"slices"
 	"sync"
-
-	"errors"
 
 	"github.com/hashicorp/nomad/api"
 
@@ -93,9 +92,9 @@ func (v *View) Group(ctx context.Context, need classifier.Need) (*classifier.Gro
 		return nil, err
 	}
 	key := taskKey{str(need.Group.Name), need.Task.Name}
-	out := &classifier.GroupView{Before: past.before[key], PeakMiB: past.peak[key]}
-	out.Container = place(nodes, need, containerNeeds)
-	out.Unikernel = place(nodes, need, unikernelNeeds)
+	out := &classifier.GroupView{Before: past.before[key], PeakMiB: past.peak[key].mib, PeakMHz: past.peak[key].mhz}
+	out.Container = place(nodes, need, asContainer)
+	out.Unikernel = place(nodes, need, asUnikernel)
 	return out, nil
 }
 
@@ -105,8 +104,11 @@ type taskKey struct{ group, task string }
 // history is what the running version of a job tells.
 type history struct {
 	before map[taskKey]classifier.Decision
-	peak   map[taskKey]float64 // MiB
+	peak   map[taskKey]usage
 }
+
+// usage is the most that any instance of a task was seen to use.
+type usage struct{ mib, mhz float64 }
 
 // history reads the running job; a job that does not run has none.
 func (v *View) history(ctx context.Context, job *api.Job) (*history, error) {
@@ -116,7 +118,7 @@ func (v *View) history(ctx context.Context, job *api.Job) (*history, error) {
 	if h, ok := v.running[ns+"/"+id]; ok {
 		return h, nil
 	}
-	h := &history{before: map[taskKey]classifier.Decision{}, peak: map[taskKey]float64{}}
+	h := &history{before: map[taskKey]classifier.Decision{}, peak: map[taskKey]usage{}}
 	q := query(ctx)
 	q.Namespace = ns
 	running, _, err := v.client.Jobs().Info(id, q)
@@ -149,7 +151,7 @@ func (h *history) decisions(job *api.Job) {
 	}
 }
 
-// peaks reads the most memory each task has used. Statistics of an allocation
+// peaks reads the most memory and CPU each task has used. Statistics of an allocation
 // whose node does not answer are left out: they are one signal among others.
 func (v *View) peaks(ctx context.Context, h *history, id, ns string) error {
 	q := query(ctx)
@@ -171,18 +173,28 @@ func (v *View) peaks(ctx context.Context, h *history, id, ns string) error {
 		}
 		for _, name := range slices.Sorted(maps.Keys(stats.Tasks)) {
 			key := taskKey{stub.TaskGroup, name}
-			h.peak[key] = max(h.peak[key], memoryMiB(stats.Tasks[name]))
+			h.peak[key] = h.peak[key].most(used(stats.Tasks[name]))
 		}
 	}
 	return nil
 }
 
-func memoryMiB(u *api.TaskResourceUsage) float64 {
-	if u == nil || u.ResourceUsage == nil || u.ResourceUsage.MemoryStats == nil {
-		return 0
+func (u usage) most(o usage) usage { return usage{max(u.mib, o.mib), max(u.mhz, o.mhz)} }
+
+// used reads a task's statistics. Nomad keeps the highest memory where the
+// kernel counts it, and of the CPU only what is used now.
+func used(u *api.TaskResourceUsage) usage {
+	var out usage
+	if u == nil || u.ResourceUsage == nil {
+		return out
 	}
-	m := u.ResourceUsage.MemoryStats
-	return float64(max(m.MaxUsage, m.Usage, m.RSS)) / (1 << 20)
+	if m := u.ResourceUsage.MemoryStats; m != nil {
+		out.mib = float64(max(m.MaxUsage, m.Usage, m.RSS)) / (1 << 20)
+	}
+	if c := u.ResourceUsage.CpuStats; c != nil {
+		out.mhz = c.TotalTicks
+	}
+	return out
 }
 
 func str(s *string) string {

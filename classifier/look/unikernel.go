@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"os"
 	"path"
@@ -18,6 +19,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/classifier"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/guest"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/image"
 )
 
@@ -81,10 +83,36 @@ func kernelFile(ref string) (*classifier.UnikernelImage, error) {
 	out := &classifier.UnikernelImage{
 		Ref: ref, Family: string(facts.Family), Release: facts.Release, SizeMiB: float64(info.Size()) / (1 << 20),
 	}
+	out.Features = facts.Features
 	if facts.Arch != "" {
 		out.Arch = []string{string(facts.Arch)}
 	}
+	needs(out)
 	return out, nil
+}
+
+// needs adds what follows from an image's family and build options: the least
+// memory and what it cannot take. What is not known is left out.
+func needs(out *classifier.UnikernelImage) {
+	family := guest.Family(out.Family)
+	for _, arch := range out.Arch {
+		if g, err := guest.For(family, out.Release, guest.Arch(arch)); err == nil {
+			least := max(int(g.Devices().MinMemoryMiB), int(math.Ceil(out.SizeMiB)))
+			if out.MemoryMiB == 0 || least < out.MemoryMiB {
+				out.MemoryMiB = least
+			}
+		}
+	}
+	without := func(options ...string) bool {
+		return slices.Contains(out.Features, "CONFIG_LIBUKBOOT=y") && // a whole list
+			!slices.ContainsFunc(options, func(o string) bool { return slices.Contains(out.Features, "CONFIG_"+o+"=y") })
+	}
+	switch {
+	case family == guest.Mirage || family == guest.Solo5:
+		out.Cannot = []string{classifier.GivesEnvironment, classifier.GivesFiles}
+	case family == guest.Unikraft && without("LIBPOSIX_ENVIRON_LIBPARAM"):
+		out.Cannot = []string{classifier.GivesEnvironment}
+	}
 }
 
 // unikernelOS are what Unikraft's packages give as their platform's OS; QEMU
@@ -94,7 +122,9 @@ var unikernelOS = []string{"qemu", "kvm", "fc", "xen", "kraftcloud"}
 func (f *found) unikernel(ref string) (*classifier.UnikernelImage, error) {
 	out := &classifier.UnikernelImage{Ref: ref}
 	if f.image != nil {
-		return out, describeUnikernel(out, f.image)
+		err := describeUnikernel(out, f.image)
+		needs(out)
+		return out, err
 	}
 	manifest, err := f.index.IndexManifest()
 	if err != nil {
@@ -124,6 +154,7 @@ func (f *found) unikernel(ref string) (*classifier.UnikernelImage, error) {
 			return nil, err
 		}
 	}
+	needs(out)
 	if len(out.Arch) == 0 && len(others) > 0 {
 		return nil, fmt.Errorf("it is packed for %s only; QEMU needs the platform qemu", strings.Join(slices.Compact(others), ", "))
 	}

@@ -116,7 +116,11 @@ func (p *printer) reasons(t classifier.TaskReport) {
 		p.indented("    ", reason)
 	}
 	for _, g := range t.Signals {
-		p.indented("      ", fmt.Sprintf("%s %s (%s): %.0f, counts %.0f %%", g.Name, g.Value, g.Source, g.Score, g.Share))
+		counts := fmt.Sprintf("counts %.0f %%", g.Share)
+		if g.Share == 0 {
+			counts = "does not count, as it would lower the score"
+		}
+		p.indented("      ", fmt.Sprintf("%s %s (%s): %.0f, %s", g.Name, g.Value, g.Source, g.Score, counts))
 	}
 	for _, note := range t.Notes {
 		p.indented("    ", "note: "+note)
@@ -124,24 +128,39 @@ func (p *printer) reasons(t classifier.TaskReport) {
 	p.placements(t)
 }
 
-// placements says where the group could go as each runtime.
+// placements says where the group could go as each runtime, and what it would
+// take there.
 func (p *printer) placements(t classifier.TaskReport) {
 	for _, way := range []struct {
 		name string
 		at   *classifier.Placement
 	}{{"container", t.AsContainer}, {"unikernel", t.AsUnikernel}} {
-		if way.at == nil {
-			continue
+		if way.at != nil {
+			p.indented("    ", fmt.Sprintf("as a %s: %s", way.name, placement(way.at)))
 		}
-		text := fmt.Sprintf("as a %s: %d of %d nodes", way.name, way.at.Fit, way.at.Of)
-		if way.at.KVM > 0 {
-			text += fmt.Sprintf(", %d with KVM", way.at.KVM)
-		}
-		if len(way.at.Missing) > 0 {
-			text += "; the others: " + strings.Join(way.at.Missing, ", ")
-		}
-		p.indented("    ", text)
 	}
+}
+
+func placement(at *classifier.Placement) string {
+	text := fmt.Sprintf("%d of %s fit", at.Fit, plural(at.Of, "node"))
+	if len(at.Nodes) > 0 {
+		names := strings.Join(at.Nodes, ", ")
+		if at.Fit > len(at.Nodes) {
+			names += ", …"
+		}
+		text += " (" + names + ")"
+	}
+	if at.KVM > 0 {
+		text += fmt.Sprintf(", %d with KVM", at.KVM)
+	}
+	text += fmt.Sprintf("; an instance of the group takes %d MHz, %d MiB of memory and %d MiB of disk", at.Takes.CPU, at.Takes.MemoryMiB, at.Takes.DiskMiB)
+	if at.Fit > 0 {
+		text += fmt.Sprintf(", and there is room for %d", at.Room)
+	}
+	if len(at.Missing) > 0 {
+		text += "; the others: " + strings.Join(at.Missing, ", ")
+	}
+	return text
 }
 
 func (p *printer) indented(indent, text string) {

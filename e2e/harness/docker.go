@@ -174,7 +174,7 @@ func (d *Docker) Stop(ctx context.Context) error {
 	if d.Client != nil {
 		errs = append(errs, d.Client.Close())
 	}
-	errs = append(errs, d.Daemon.end(ctx, syscall.SIGTERM))
+	errs = append(errs, d.Daemon.end(ctx, syscall.SIGTERM), unmountUnder(d.Scratch)) // it keeps the namespace of containers that had the host's
 	if !d.HadLink {
 		errs = append(errs, removeLink("docker0"))
 	}

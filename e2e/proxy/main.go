@@ -6,11 +6,14 @@
 // and does nothing, as Nomad's pause image does.
 //
 //	proxy LISTEN UPSTREAM-URL
+//
+// With the one argument - it copies its input to its output, for a test of exec.
 package main
 
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -26,10 +29,19 @@ func main() {
 		<-ctx.Done()
 		return
 	}
-	if err := serve(os.Args[1:]); err != nil {
+	do := serve
+	if len(os.Args) == 2 && os.Args[1] == "-" {
+		do = echo
+	}
+	if err := do(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+}
+
+func echo([]string) error {
+	_, err := io.Copy(os.Stdout, os.Stdin)
+	return err
 }
 
 func serve(args []string) error {

@@ -180,6 +180,26 @@ func create(spec Spec, mode Mode, root string) (*Group, error) {
 	return g, nil
 }
 
+// Plan is the state to record before Create, so that a process that dies in the
+// middle of it leaves nothing that nobody knows of. A group of it may be
+// deleted, whether Create has come to make it or not.
+func Plan(spec Spec) (State, error) { return plan(spec, HostMode(), mountpoint) }
+
+func plan(spec Spec, mode Mode, root string) (State, error) {
+	state := State{Mode: mode, Path: spec.Path, Name: spec.Name}
+	if mode != V1 {
+		return state, nil // nothing is made there
+	}
+	d, err := loadV1(spec.Path, spec.Name, root)
+	if err == nil {
+		state.Created, err = d.missing()
+	}
+	if err != nil {
+		return State{}, fmt.Errorf("planning the %s cgroup of %s: %w", mode, spec.Name, err)
+	}
+	return state, nil
+}
+
 // Load finds a group again. It does not look whether it is still there: what
 // is gone tells so when it is used, and is no error to delete.
 func Load(state State) (*Group, error) {

@@ -52,6 +52,17 @@ type Guest interface {
 	// Devices tells the virtual hardware that the family drives.
 	Devices() Devices
 
+	// TakesIPv6 tells whether the guest can be told an IPv6 address beside
+	// its IPv4 one, and is left to by these arguments of the application.
+	TakesIPv6(args []string) bool
+
+	// Content tells whether files get into the guest by a transport, as far as
+	// the options tell that its image was built with.
+	Content(t Transport, features []string) Content
+
+	// Tag is the name by which the guest finds the n-th of its shares.
+	Tag(n int, share Share) (string, error)
+
 	// Signs starts a reader of one boot's console.
 	Signs() Signs
 
@@ -67,7 +78,11 @@ type Boot struct {
 	KernelArgs []string          // parameters for the guest's kernel, passed as they are
 	Env        map[string]string // the application's environment; an error where it cannot be carried
 	Net        *Net              // nil: no network
+	DHCP       bool              // the guest asks for its address: it is told none
+	Served     bool              // ports are forwarded to the guest, so it must have the address of Net
 	Initrd     bool              // an initrd is attached
+	Shares     []Share           // attached folders of the host, in order
+	Disks      []Disk            // attached disks, in order
 
 	// Offer is more environment, as KEY=VALUE, most wanted first. The guest
 	// gets as much of it as there is room for, and nothing where its image is
@@ -84,11 +99,13 @@ type Boot struct {
 	Features []string
 }
 
-// Net is the address that a guest is told. IPv4 only where the family takes
-// only that.
+// Net is the addresses that a guest is told. IPv6 is left out where the family
+// takes IPv4 only.
 type Net struct {
 	Address  netip.Prefix // address and prefix length
 	Gateway  netip.Addr   // zero: none
+	Address6 netip.Prefix // the IPv6 address beside the one above; zero: none
+	Gateway6 netip.Addr   // zero: none
 	DNS      []netip.Addr // most wanted first; the guest is told as many as its family takes
 	Hostname string       // told where the family takes one
 }
@@ -97,11 +114,17 @@ type Net struct {
 type Devices struct {
 	Machine string // QEMU machine type, such as "virt" or "pc"
 	Net     string // QEMU device model of a NIC, such as "virtio-net-device"
+	Share   string // QEMU device model of a share over 9p; empty: it drives none
+	Disk    string // QEMU device model of a disk; empty: it drives none
 	CPUKVM  string // QEMU CPU model under KVM
 	CPUTCG  string // QEMU CPU model under TCG
 	Panic   string // QEMU device by which the guest reports a panic; empty: none
-	// NetProperties is added to the NIC's properties, such as "disable-modern=on".
-	NetProperties string
+	// PCIProperties is added to the properties of NIC and disks, such as
+	// "disable-legacy=off".
+	PCIProperties string
+	// OneBus means that NIC and disks must have the order of the image's
+	// manifest on the PCI bus.
+	OneBus bool
 	// MaxMemoryMiB is the most RAM the guest can use; 0: no limit known.
 	MaxMemoryMiB int64
 	// MinMemoryMiB is the least RAM any guest of this family was seen to boot

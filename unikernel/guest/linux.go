@@ -30,17 +30,41 @@ func (l linux) Family() Family { return Linux }
 // an initrd with one application has nothing that listens.
 func (l linux) AnswersPowerButton() bool { return false }
 
+// TakesIPv6 is false: ip= carries IPv4 only (net/ipv4/ipconfig.c).
+func (l linux) TakesIPv6([]string) bool { return false }
+
 func (l linux) Devices() Devices {
 	if l.arch == ARM64 {
-		return Devices{Machine: "virt", Net: "virtio-net-device", CPUKVM: "host", CPUTCG: "max"}
+		return Devices{Machine: "virt", Net: "virtio-net-device", Share: "virtio-9p-device", Disk: "virtio-blk-device", CPUKVM: "host", CPUTCG: "max"}
 	}
 	return Devices{
 		Machine: "pc",
 		Net:     "virtio-net-pci",
+		Share:   "virtio-9p-pci",
+		Disk:    "virtio-blk-pci",
 		CPUKVM:  "host",
 		CPUTCG:  "max",
 		Panic:   "pvpanic",
 	}
+}
+
+// Content: the kernel may be built without drivers, and does not tell.
+func (l linux) Content(t Transport, _ []string) Content {
+	switch t {
+	case NineP:
+		return Content{Unknown, "shares that its init mounts, each named by its target (mount -t 9p -o trans=virtio,version=9p2000.L /data /data), if its kernel has virtio-9p"}
+	case Block:
+		return Content{Unknown, "virtio disks vda, vdb, …; the one whose target is / becomes its root; if its kernel has virtio-blk"}
+	}
+	return Content{Yes, "an initrd"}
+}
+
+// Tag is the target itself, so that an init can mount what it finds.
+func (l linux) Tag(_ int, share Share) (string, error) {
+	if len(share.Target) > shareTag {
+		return "", fmt.Errorf("mount target %q: Linux finds a share by its target, of at most %d bytes", share.Target, shareTag)
+	}
+	return share.Target, nil
 }
 
 func (l linux) Signs() Signs { return &console{signs: linuxSigns} }
@@ -82,11 +106,14 @@ func (l linux) encode(b Boot, offers []string) (string, error) {
 		words = append(words, "panic=-1") // a panic ends the guest, so that it is seen
 	}
 	if b.Net != nil && !hasParam(given, "ip") {
-		ip, err := linuxAddress(b.Net)
+		ip, err := linuxAddress(b.Net, b.DHCP)
 		if err != nil {
 			return "", err
 		}
 		words = append(words, ip)
+	}
+	if root := linuxRoot(b.Disks); root != nil && !hasParam(given, "root") {
+		words = append(words, root...)
 	}
 	if raw != "" {
 		words = append(words, raw)
@@ -106,6 +133,22 @@ func (l linux) encode(b Boot, offers []string) (string, error) {
 	return line, nil
 }
 
+// linuxRoot makes the disk whose target is / the root. Without an initrd, the
+// kernel mounts it itself.
+func linuxRoot(disks []Disk) []string {
+	for i, disk := range disks {
+		if disk.Target != "/" {
+			continue
+		}
+		mode := "rw"
+		if disk.ReadOnly {
+			mode = "ro"
+		}
+		return []string{"root=/dev/vd" + string(rune('a'+i)), mode}
+	}
+	return nil
+}
+
 // serial is the first serial port's name.
 func (l linux) serial() string {
 	if l.arch == ARM64 {
@@ -115,8 +158,12 @@ func (l linux) serial() string {
 }
 
 // linuxAddress is ip=ADDRESS::GATEWAY:MASK:HOSTNAME::off:DNS:DNS (the kernel's
-// Documentation/admin-guide/nfs/nfsroot.rst), which needs CONFIG_IP_PNP.
-func linuxAddress(n *Net) (string, error) {
+// Documentation/admin-guide/nfs/nfsroot.rst), which needs CONFIG_IP_PNP; and
+// CONFIG_IP_PNP_DHCP where the guest asks by DHCP.
+func linuxAddress(n *Net, dhcp bool) (string, error) {
+	if dhcp {
+		return "ip=dhcp", nil
+	}
 	if !n.Address.Addr().Is4() {
 		return "", fmt.Errorf("network: Linux's ip= takes an IPv4 address, not %s", n.Address)
 	}

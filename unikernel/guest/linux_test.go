@@ -20,6 +20,7 @@ func TestLinuxCommandLine(t *testing.T) {
 		{"nothing on arm64", ARM64, Boot{Name: "n"}, "console=ttyAMA0 panic=-1"},
 		{"nothing on x86_64", X86_64, Boot{}, "console=ttyS0 panic=-1"},
 		{"an address", X86_64, Boot{Net: userNet()}, "console=ttyS0 panic=-1 ip=10.0.2.15::10.0.2.2:255.255.255.0:steps::off:10.0.2.3"},
+		{"a guest that asks by DHCP", X86_64, Boot{Net: userNet(), DHCP: true}, "console=ttyS0 panic=-1 ip=dhcp"},
 		{"kernel arguments win", X86_64, Boot{KernelArgs: []string{"console=hvc0", "panic=5", `a="b c"`}}, `console=hvc0 panic=5 a="b c"`},
 		{"environment and arguments", X86_64, Boot{Env: map[string]string{"A": "1", "B": "x y"}, Args: []string{"a", "b c"}}, `console=ttyS0 panic=-1 A=1 B="x y" -- a "b c"`},
 		{"offers", X86_64, Boot{Env: map[string]string{"A": "1"}, Offer: []string{"A=2", "C=3", `D="`}}, "console=ttyS0 panic=-1 A=1 C=3"},

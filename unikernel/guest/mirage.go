@@ -5,6 +5,7 @@ package guest
 
 import (
 	"fmt"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -23,11 +24,25 @@ func (m mirage) Family() Family { return Mirage }
 // AnswersPowerButton is false: so it is for Unikraft.
 func (m mirage) AnswersPowerButton() bool { return false }
 
+// TakesIPv6 is true unless the user wants otherwise.
+func (m mirage) TakesIPv6(args []string) bool { return mirageTakesIPv6(args) }
+
 func (m mirage) Devices() Devices {
 	devices := unikraftDevices(m.arch)
 	devices.MinMemoryMiB = 16
 	return devices
 }
+
+// Content: MirageOS has no file system of its host; some unikernels read disks.
+func (m mirage) Content(t Transport, built []string) Content {
+	if t != Block {
+		return noContent(Mirage, t)
+	}
+	return unikraftContent(t, built)
+}
+
+// Tag fails: nothing would mount a share.
+func (m mirage) Tag(int, Share) (string, error) { return "", errNoShares }
 
 func (m mirage) Signs() Signs { return &console{signs: mirageSigns} }
 
@@ -108,25 +123,43 @@ func mirageArgs(b Boot) ([]string, error) {
 			return nil, fmt.Errorf("%s is empty, which MirageOS's command line cannot carry", argField(i))
 		}
 	}
-	if b.Net == nil || slices.ContainsFunc(b.Args, ownAddress.MatchString) {
+	if b.Net == nil || b.DHCP || slices.ContainsFunc(b.Args, ownAddress.MatchString) {
 		return b.Args, nil
-	}
-	option := "--ipv4"
-	if b.Net.Address.Addr().Is6() {
-		option = "--ipv6"
 	}
 	if !b.Net.Address.IsValid() {
 		return nil, fmt.Errorf("network: MirageOS takes an address with its prefix length, not %s", b.Net.Address)
 	}
-	args := []string{option + "=" + b.Net.Address.String()}
-	if b.Net.Gateway.IsValid() {
-		args = append(args, option+"-gateway="+b.Net.Gateway.String())
+	args := mirageAddress("--ipv4", b.Net.Address, b.Net.Gateway)
+	if b.Net.Address.Addr().Is6() {
+		args = mirageAddress("--ipv6", b.Net.Address, b.Net.Gateway)
+	}
+	if b.Net.Address6.IsValid() && mirageTakesIPv6(b.Args) {
+		args = append(args, mirageAddress("--ipv6", b.Net.Address6, b.Net.Gateway6)...)
 	}
 	return append(args, b.Args...), nil
 }
 
 // optionName is an option in front of its value, as cmdliner reads it.
 var optionName = regexp.MustCompile(`^--[A-Za-z0-9][\w-]*=`)
+
+func mirageAddress(option string, address netip.Prefix, gateway netip.Addr) []string {
+	args := []string{option + "=" + address.String()}
+	if gateway.IsValid() {
+		args = append(args, option+"-gateway="+gateway.String())
+	}
+	return args
+}
+
+// ipv4Only is an option by which a user wants no IPv6, also with the name of a
+// stack in front.
+var ipv4Only = regexp.MustCompile(`^--(?:[\w-]+-)?ipv4-only(?:=true)?$`)
+
+// mirageTakesIPv6 tells whether a user leaves MirageOS its IPv6.
+func mirageTakesIPv6(args []string) bool {
+	return !slices.ContainsFunc(args, func(arg string) bool {
+		return ipv4Only.MatchString(arg) || ownAddress.MatchString(arg)
+	})
+}
 
 // mirageQuote writes a word as mirage-bootvar's parse_argv reads it: double
 // quotes and backslashes are special, single quotes are not, and only a space

@@ -13,6 +13,8 @@ import (
 
 func TestMirageCommandLine(t *testing.T) {
 	ipv6 := &Net{Address: netip.MustParsePrefix("fd00::2/64"), Gateway: netip.MustParseAddr("fd00::1")}
+	dual := userNet()
+	dual.Address6, dual.Gateway6 = ipv6.Address, ipv6.Gateway
 	cases := []struct {
 		name string
 		arch Arch
@@ -23,6 +25,10 @@ func TestMirageCommandLine(t *testing.T) {
 		{"none on x86_64", X86_64, Boot{Name: "web", Args: []string{"-l", "debug"}}, "-l debug"},
 		{"an address", ARM64, Boot{Name: "web", Net: userNet(), Args: []string{"--count=1"}}, "web --ipv4=10.0.2.15/24 --ipv4-gateway=10.0.2.2 --count=1"},
 		{"an IPv6 address", X86_64, Boot{Net: ipv6}, "--ipv6=fd00::2/64 --ipv6-gateway=fd00::1"},
+		{"both addresses", X86_64, Boot{Net: dual}, "--ipv4=10.0.2.15/24 --ipv4-gateway=10.0.2.2 --ipv6=fd00::2/64 --ipv6-gateway=fd00::1"},
+		{"a user who wants IPv4 only", X86_64, Boot{Net: dual, Args: []string{"--ipv4-only=true"}}, "--ipv4=10.0.2.15/24 --ipv4-gateway=10.0.2.2 --ipv4-only=true"},
+		{"a user who wants IPv4 only on a stack", X86_64, Boot{Net: dual, Args: []string{"--a-ipv4-only"}}, "--ipv4=10.0.2.15/24 --ipv4-gateway=10.0.2.2 --a-ipv4-only"},
+		{"a guest that asks by DHCP", X86_64, Boot{Net: dual, DHCP: true, Args: []string{"a"}}, "a"},
 		{"the user's address wins", X86_64, Boot{Net: userNet(), Args: []string{"--ipv4=1.2.3.4/8"}}, "--ipv4=1.2.3.4/8"},
 		{"the user's address of a stack wins", X86_64, Boot{Net: userNet(), Args: []string{"--service-ipv4=1.2.3.4/8"}}, "--service-ipv4=1.2.3.4/8"},
 		{"quotes within quotes", X86_64, Boot{Args: []string{`--hello=a b`}}, `'--hello="a b"'`},

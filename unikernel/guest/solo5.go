@@ -30,19 +30,35 @@ func (s solo5) Family() Family { return Solo5 }
 // AnswersPowerButton is false: Solo5's virtio target ignores it.
 func (s solo5) AnswersPowerButton() bool { return false }
 
+// TakesIPv6 is as MirageOS's.
+func (s solo5) TakesIPv6(args []string) bool { return mirageTakesIPv6(args) }
+
 // Devices: virtio over PCI, legacy or transitional, right on the root bus. The
 // devices must be those of the image's manifest.
 func (s solo5) Devices() Devices {
 	return Devices{
 		Machine:       "pc",
 		Net:           "virtio-net-pci",
-		NetProperties: "disable-legacy=off",
+		Disk:          "virtio-blk-pci",
+		PCIProperties: "disable-legacy=off",
+		OneBus:        true,
 		CPUKVM:        "host",
 		CPUTCG:        "max",
 		MaxMemoryMiB:  1024,
 		MinMemoryMiB:  8,
 	}
 }
+
+// Content: only the disks that the image's manifest names.
+func (s solo5) Content(t Transport, _ []string) Content {
+	if t != Block {
+		return noContent(Solo5, t)
+	}
+	return Content{Yes, "the disks that its manifest names, each as a mount's target"}
+}
+
+// Tag fails: nothing would mount a share.
+func (s solo5) Tag(int, Share) (string, error) { return "", errNoShares }
 
 func (s solo5) Signs() Signs { return &console{signs: solo5Signs} }
 

@@ -56,6 +56,16 @@ func (u unikraft) Family() Family { return Unikraft }
 // architectures, even with LIBUKBOOT_SHUTDOWNREQ_HANDLER.
 func (u unikraft) AnswersPowerButton() bool { return false }
 
+// TakesIPv6 is false: netdev.ip carries IPv4 only (lib/uknetdev/netdev.c), also
+// in builds whose lwIP has IPv6.
+func (u unikraft) TakesIPv6([]string) bool { return false }
+
+// Content is as the build options tell.
+func (u unikraft) Content(t Transport, built []string) Content { return unikraftContent(t, built) }
+
+// Tag is one that images have compiled in.
+func (u unikraft) Tag(n int, _ Share) (string, error) { return unikraftTag(n), nil }
+
 func (u unikraft) Devices() Devices { return unikraftDevices(u.arch) }
 
 func unikraftDevices(arch Arch) Devices {
@@ -64,6 +74,8 @@ func unikraftDevices(arch Arch) Devices {
 		return Devices{
 			Machine:      "virt",
 			Net:          "virtio-net-device",
+			Share:        "virtio-9p-device",
+			Disk:         "virtio-blk-device",
 			CPUKVM:       "host",
 			CPUTCG:       "max", // musl and lwip want FEAT_RNG
 			MinMemoryMiB: 8,
@@ -72,6 +84,8 @@ func unikraftDevices(arch Arch) Devices {
 	return Devices{
 		Machine:      "pc",
 		Net:          "virtio-net-pci",
+		Share:        "virtio-9p-pci",
+		Disk:         "virtio-blk-pci",
 		CPUKVM:       "host,+x2apic,-pmu",
 		CPUTCG:       "max", // RDRAND is wanted; max asks TCG for nothing that it lacks
 		Panic:        "pvpanic",
@@ -187,7 +201,11 @@ func (u unikraft) params(b Boot, offers []string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	params = append(params, fstabParams(b, given)...)
+	mounts, err := fstabParams(b, given)
+	if err != nil {
+		return nil, err
+	}
+	params = append(params, mounts...)
 	env, err := u.envParams(b, offers)
 	if err != nil {
 		return nil, err
@@ -240,10 +258,13 @@ func hasParam(words []string, names ...string) bool {
 // netParams tells the guest its address. An image that is known to take none
 // gets none: it asks DHCP or has an address of its own.
 func (u unikraft) netParams(b Boot, given []string) ([]string, error) {
-	if b.Net == nil || hasParam(given, "netdev.ip", "netdev.ipv4_addr") {
+	if b.Net == nil || b.DHCP || hasParam(given, "netdev.ip", "netdev.ipv4_addr") {
 		return nil, nil
 	}
-	if features(b.Features).lacks("LIBUKNETDEV_EINFO_LIBPARAM") && !u.release.before(0, 16, 1) {
+	if built := features(b.Features); built.lacks("LIBUKNETDEV_EINFO_LIBPARAM") && !u.release.before(0, 16, 1) {
+		if b.Served && built.has("LIBLWIP") && built.lacks("LWIP_DHCP") {
+			return nil, fmt.Errorf("the image was built without CONFIG_LIBUKNETDEV_EINFO_LIBPARAM and without CONFIG_LWIP_DHCP: it can neither be told its address nor ask for it, so its ports would not be reached: build it with one of them, or, if it gives itself an address, set dhcp = true")
+		}
 		return nil, nil
 	}
 	address, gateway := b.Net.Address, b.Net.Gateway
@@ -278,17 +299,16 @@ func oldNetParams(address netip.Prefix, gateway netip.Addr) []string {
 	return append(params, "netdev.ipv4_subnet_mask="+ipv4Mask(address))
 }
 
-// fstabParams mounts the initrd where the image is known to wait for it. Most
-// images have their mounts compiled in, and a second one would stop the boot.
-func fstabParams(b Boot, given []string) []string {
-	built := features(b.Features)
-	if !b.Initrd || hasParam(given, "vfs.fstab") {
-		return nil
+// fstabParams mount what is attached, unless the user says what to mount.
+func fstabParams(b Boot, given []string) ([]string, error) {
+	if hasParam(given, "vfs.fstab") {
+		return nil, nil
 	}
-	if !built.has("LIBVFSCORE_AUTOMOUNT_UP") || built.has("LIBVFSCORE_AUTOMOUNT_CI") || built.has("LIBVFSCORE_AUTOMOUNT_FB") {
-		return nil
+	entries, err := fstabEntries(b)
+	if err != nil || len(entries) == 0 {
+		return nil, err
 	}
-	return []string{"vfs.fstab=[", "initrd0:/:extract:::", "]"}
+	return append(append([]string{"vfs.fstab=["}, entries...), "]"), nil
 }
 
 // envParams writes the environment as a list, and those values that would end

@@ -40,6 +40,12 @@ func TestUnikraftCommandLine(t *testing.T) {
 		{name: "nothing on x86_64", arch: X86_64},
 		{name: "nothing on arm64", arch: ARM64, line: "unikernel"},
 		{name: "nothing on arm64 0.17", release: "0.17.0", arch: ARM64},
+		{name: "a guest that asks by DHCP", arch: X86_64, boot: Boot{Net: userNet(), DHCP: true, Args: []string{"a"}}, line: "a"},
+		{
+			name: "an image that knows only DHCP", arch: X86_64,
+			boot: Boot{Net: userNet(), Served: true, Features: []string{"CONFIG_LIBLWIP=y", "CONFIG_LWIP_DHCP=y"}},
+		},
+		{name: "an image that is not asked", arch: X86_64, boot: Boot{Net: userNet(), Features: []string{"CONFIG_LIBLWIP=y"}}},
 		{
 			name: "arguments need no separator", arch: X86_64,
 			boot: Boot{Name: "steps", Args: []string{"a", "b c", `d'e"f\g`}},
@@ -260,6 +266,7 @@ func TestUnikraftRefuses(t *testing.T) {
 		{"environment that the image lacks", Boot{Env: map[string]string{"A": "1"}, Features: []string{"CONFIG_LIBUKLIBPARAM=y"}}, "CONFIG_LIBPOSIX_ENVIRON_LIBPARAM"},
 		{"parameters that the image lacks", Boot{KernelArgs: []string{"a.b=1"}, Features: []string{"CONFIG_LIBUKBOOT=y"}}, "CONFIG_LIBUKLIBPARAM"},
 		{"IPv6", Boot{Net: &Net{Address: ipv6}}, "fd00::2/64"},
+		{"an address that it can neither be told nor ask for", Boot{Net: userNet(), Served: true, Features: []string{"CONFIG_LIBLWIP=y"}}, "CONFIG_LWIP_DHCP"},
 		{"an IPv6 gateway", Boot{Net: &Net{Address: userNet().Address, Gateway: ipv6.Addr()}}, "gateway, not fd00::2"},
 		{"no address", Boot{Net: &Net{}}, "IPv4 address"},
 		{"a hostname with a colon", Boot{Net: &Net{Address: userNet().Address, Hostname: "a:b"}}, `"a:b"`},

@@ -34,7 +34,7 @@ type Summary struct {
 
 // Ability is how a guest takes one thing that a job gives it.
 type Ability struct {
-	What string `json:"what"` // "address", "environment", "files"
+	What string `json:"what"` // "address", "environment", "files by initrd", "files by 9p", "files by block"
 	// Can is "yes", "no", or "unknown" where the image does not list the
 	// options it was built with.
 	Can string `json:"can"`
@@ -91,27 +91,43 @@ func sizeOf(file *os.File) int64 {
 // abilities tells how the image's family takes what a job gives, and whether
 // this image was built to.
 func (i *Image) abilities() []Ability {
+	return append(i.tellings(), i.contents()...)
+}
+
+// tellings are what the guest can be told.
+func (i *Image) tellings() []Ability {
 	switch i.Family {
 	case guest.Unikraft:
 		return []Ability{
 			i.builtWith("address", "netdev.ip= on its command line", "LIBUKNETDEV_EINFO_LIBPARAM"),
 			i.builtWith("environment", "env.vars= on its command line", "LIBPOSIX_ENVIRON_LIBPARAM"),
-			i.builtWith("files", "an initrd, mounted by vfs.fstab=", "LIBVFSCORE_AUTOMOUNT_UP", "LIBPOSIX_VFS_FSTAB_USER"),
 		}
 	case guest.Mirage, guest.Solo5:
 		return []Ability{
 			{"address", "yes", "--ipv4= and --ipv4-gateway= in its arguments"},
 			{"environment", "no", "it has none: use args"},
-			{"files", "no", "it takes none from outside: build them in, or use a block device"},
 		}
 	case guest.Linux:
 		return []Ability{
 			{"address", "yes", "ip= on its command line"},
 			{"environment", "yes", "KEY=VALUE on its command line, for init"},
-			{"files", "yes", "an initrd"},
 		}
 	}
 	return nil
+}
+
+// contents are the ways by which files get into the guest.
+func (i *Image) contents() []Ability {
+	kind, err := guest.For(i.Family, i.Release, i.Arch)
+	if err != nil {
+		return nil // said elsewhere: it does not boot
+	}
+	var all []Ability
+	for _, t := range []guest.Transport{guest.Initrd, guest.NineP, guest.Block} {
+		content := kind.Content(t, i.Features)
+		all = append(all, Ability{"files by " + string(t), content.Can.String(), content.Why})
+	}
+	return all
 }
 
 // builtWith is an ability that needs one of some build options.

@@ -63,7 +63,7 @@ func (s *Store) openLayoutFiles(where place) (layoutFiles, error) {
 	if folder, err := root.OpenRoot(where.name); err == nil {
 		return layoutFolder{folder}, nil
 	}
-	file, err := where.open()
+	file, err := where.open(os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}

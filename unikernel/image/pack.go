@@ -20,15 +20,6 @@ import (
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/guest"
 )
 
-// Mount is a file or folder of the host that a guest is to find in its initrd.
-type Mount struct {
-	Source string // a path as a job may write it for an image
-	Target string // where the guest finds it, absolute
-	// Root, if given, is a folder that Source is relative to: one that the
-	// job's rules say nothing of, such as a volume that Nomad has allowed.
-	Root string
-}
-
 // Pack adds files to the image's initrd, or makes one (a cpio archive in the
 // newc format, which Linux and Unikraft unpack). A target hides what the
 // initrd has at that place. The guest gets a copy as of now: what it writes
@@ -183,12 +174,9 @@ func fileType(header *cpio.Header) cpio.FileMode { return header.Mode & cpio.Mod
 
 // mount packs one mount's file or folder.
 func (p *packer) mount(request Request, mount Mount, target string) error {
-	where := place{mount.Root, mount.Source}
-	if mount.Root == "" {
-		var err error
-		if where, err = request.place(mount.Source); err != nil {
-			return err
-		}
+	where, err := mount.place(request)
+	if err != nil {
+		return err
 	}
 	root, err := os.OpenRoot(where.root)
 	if err != nil {

@@ -23,7 +23,7 @@ func (s *Store) openFile(request Request, field, path string) (*os.File, error) 
 	if err != nil {
 		return nil, fmt.Errorf("%s %q: %w", field, path, err)
 	}
-	file, err := place.open()
+	file, err := place.open(os.O_RDONLY)
 	if err != nil {
 		return nil, fmt.Errorf("%s %q: %w", field, path, err)
 	}
@@ -68,9 +68,9 @@ func (r Request) relativePlace(path string) (place, error) {
 	return place{r.TaskDir, path}, nil
 }
 
-// open opens the place for reading. Links are followed inside the root only,
+// open opens the place as flags say. Links are followed inside the root only,
 // and what is not a regular file is refused without waiting for it.
-func (p place) open() (*os.File, error) {
+func (p place) open(flags int) (*os.File, error) {
 	root, err := os.OpenRoot(p.root)
 	if err != nil {
 		return nil, fmt.Errorf("open its folder: %w", err)
@@ -86,7 +86,7 @@ func (p place) open() (*os.File, error) {
 	if err := regular(info); err != nil {
 		return nil, err
 	}
-	file, err := root.OpenFile(p.name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	file, err := root.OpenFile(p.name, flags|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, p.explain(err)
 	}

@@ -54,6 +54,12 @@ func (c Config) argv(s *sockets, inherit *files) []string {
 	for _, nic := range c.NICs {
 		args = append(args, nic.args(inherit)...)
 	}
+	for i, disk := range c.Disks {
+		args = append(args, disk.args(i, inherit)...)
+	}
+	for i, share := range c.Shares {
+		args = append(args, share.args(i, inherit)...)
+	}
 	if c.Panic != "" {
 		args = append(args, "-device", c.Panic)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/shoenig/test/must"
@@ -57,4 +58,45 @@ func TestConfig_ArgvOfTCG(t *testing.T) {
 	must.Eq(t, "pvpanic", after(t, args, "-device"))
 	must.SliceNotContains(t, args, "-initrd")
 	must.SliceNotContains(t, args, "-netdev")
+}
+
+func TestConfig_ArgvOfStorage(t *testing.T) {
+	file := os.Stdin
+	config := Config{
+		ID: "a", Arch: guest.X86_64, Accelerator: TCG, Type: "pc", Kernel: file,
+		Disks: []Disk{
+			{File: file, Format: Raw, Device: "virtio-blk-pci", Serial: "/a,b", Properties: "addr=0x3"},
+			{File: file, Format: QCOW2, ReadOnly: true, Device: "virtio-blk-pci"},
+		},
+		Shares: []Share{{Folder: file, ReadOnly: true, Device: "virtio-9p-pci", Tag: "/a,b"}},
+	}
+	var inherit files
+	args := strings.Join(config.argv(&sockets{qmp: listener{file}, console: listener{file}}, &inherit), " ")
+	for _, want := range []string{
+		"-add-fd set=2,fd=6 -blockdev driver=file,node-name=disk0-file,filename=/dev/fdset/2,read-only=off " +
+			"-blockdev driver=raw,node-name=disk0,file=disk0-file,read-only=off -device virtio-blk-pci,drive=disk0,serial=/a,,b,addr=0x3",
+		"-add-fd set=3,fd=7 -blockdev driver=file,node-name=disk1-file,filename=/dev/fdset/3,read-only=on " +
+			"-blockdev driver=qcow2,node-name=disk1,file=disk1-file,read-only=on -device virtio-blk-pci,drive=disk1",
+		"-fsdev local,id=share0,path=/proc/self/fd/8,security_model=none,multidevs=remap,readonly=on -device virtio-9p-pci,fsdev=share0,mount_tag=/a,,b",
+	} {
+		must.StrContains(t, args, want)
+	}
+}
+
+func TestMayUse(t *testing.T) {
+	dir := t.TempDir()
+	folder, err := os.Open(dir)
+	must.NoError(t, err)
+	defer func() { _ = folder.Close() }()
+	nobody := &syscall.Credential{Uid: 65534, Gid: 65534}
+	for _, c := range []struct {
+		mode        os.FileMode
+		list, write bool
+	}{{0o777, true, true}, {0o755, true, false}, {0o750, false, false}} {
+		must.NoError(t, os.Chmod(dir, c.mode))
+		must.Eq(t, c.list, MayUse(folder, nobody, false) == nil, must.Sprintf("list %o", c.mode))
+		must.Eq(t, c.write, MayUse(folder, nobody, true) == nil, must.Sprintf("write %o", c.mode))
+		must.NoError(t, MayUse(folder, nil, true))
+	}
+	must.Eq(t, 0, os.Geteuid(), must.Sprint("the process itself stays what it was"))
 }

@@ -47,13 +47,16 @@ type Config struct {
 	Initrd      *os.File // nil: none
 	CommandLine string
 	NICs        []NIC
+	Disks       []Disk   // in the guest's order
+	Shares      []Share  // in the guest's order
 	Panic       string   // device by which the guest reports a panic; empty: none
 	ExtraArgs   []string // passed to QEMU as they are: the caller has checked them
 
 	// User is whom QEMU runs as. nil: as this process.
 	User    *syscall.Credential
-	Netns   string   // path of the network namespace that QEMU runs in; empty: this one
-	Console *os.File // where QEMU writes the guest's console; nil: nowhere
+	Netns   string     // path of the network namespace that QEMU runs in; empty: this one
+	Console *os.File   // where QEMU writes the guest's console; nil: nowhere
+	Held    []*os.File // what QEMU keeps open while it lives, and does not know of
 
 	// Join puts QEMU into its cgroups, before the guest runs. nil: nothing.
 	Join func(pid int) error
@@ -100,6 +103,11 @@ func (c Config) Validate() error {
 	}
 	if len(c.NICs) > 1 {
 		bad("%d NICs: a machine has at most one", len(c.NICs))
+	}
+	for _, d := range c.Disks {
+		if d.Format != Raw && d.Format != QCOW2 {
+			bad("disk of format %q: use %s or %s", d.Format, Raw, QCOW2)
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -35,6 +35,10 @@ type console struct {
 	signs guest.Signs
 	tail  []string
 	line  []byte // begun, without its end
+
+	viewing sync.Mutex // guards viewers
+	viewers map[*viewer]struct{}
+	typing  sync.Mutex // held while input is written
 }
 
 // readConsole takes over conn. It ends when QEMU, or close, ends conn. pattern
@@ -47,6 +51,7 @@ func readConsole(conn net.Conn, signs guest.Signs, pattern *regexp.Regexp) *cons
 		done:    make(chan struct{}),
 		ready:   make(chan struct{}),
 		printed: make(chan struct{}),
+		viewers: make(map[*viewer]struct{}),
 	}
 	go c.read()
 	return c
@@ -68,6 +73,7 @@ func (c *console) read() {
 			close(c.printed)
 		}
 		c.take(buffer[:n])
+		c.pass(buffer[:n])
 		if err != nil {
 			c.endLine()
 			return

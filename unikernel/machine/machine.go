@@ -115,7 +115,7 @@ func spawnIn(c Config, dir string) (*process, error) {
 
 	var inherit files
 	args := c.argv(listening, &inherit)
-	return spawn(c, args, inherit.list, log)
+	return spawn(c, args, append(inherit.list, c.Held...), log)
 }
 
 func boot(ctx context.Context, c Config, w Watch, dir string, p *process) (*Machine, error) {
@@ -256,6 +256,13 @@ func (m *Machine) execute(ctx context.Context, command string, result any) error
 	return client.Execute(ctx, command, nil, result)
 }
 
+// AskMonitor runs a command of QEMU's human monitor and returns what it prints.
+func (m *Machine) AskMonitor(ctx context.Context, command string) (string, error) {
+	var answer string
+	err := m.qmp().Execute(ctx, "human-monitor-command", map[string]string{"command-line": command}, &answer)
+	return answer, err
+}
+
 // State is what Reattach needs.
 func (m *Machine) State() State { return m.state }
 
@@ -322,10 +329,7 @@ func Destroy(s State) error {
 }
 
 func killAgain(s State) error {
-	if s.PID == 0 {
-		return nil
-	}
-	p, err := find(s.PID, s.StartTime)
+	p, err := findAgain(s)
 	if errors.Is(err, errGone) {
 		return nil
 	}
@@ -337,7 +341,7 @@ func killAgain(s State) error {
 		return err
 	}
 	if !p.waitFor(killTimeout) {
-		return fmt.Errorf("QEMU (process %d) was killed and is not gone after %s", s.PID, killTimeout)
+		return fmt.Errorf("QEMU (process %d) was killed and is not gone after %s", p.pid, killTimeout)
 	}
 	return nil
 }

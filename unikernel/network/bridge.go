@@ -26,9 +26,13 @@ func Bridge(ctx context.Context, netns string, c Config) (*NIC, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
+	host, err := routedNetworks() // which the guest is to reach as well
+	if err != nil {
+		return nil, fmt.Errorf("bridge network: %w", err)
+	}
 	var nic *NIC
-	err := withNetns(ctx, netns, func() (err error) {
-		nic, err = buildBridge(c)
+	err = withNetns(ctx, netns, func() (err error) {
+		nic, err = buildBridge(c, host)
 		return err
 	})
 	if err != nil {
@@ -40,7 +44,13 @@ func Bridge(ctx context.Context, netns string, c Config) (*NIC, error) {
 }
 
 func undoBridge(ctx context.Context, s State) error {
-	err := withNetns(ctx, s.Netns, func() error { return deleteTable(s.Table) })
+	err := withNetns(ctx, s.Netns, func() error {
+		if s.Table == "" {
+			_, err := forwardedPorts() // which removes what has lost its tap
+			return err
+		}
+		return deleteTables(s.Table)
+	})
 	if errors.Is(err, ErrNetnsGone) {
 		return nil // and all that was in it
 	}
@@ -51,7 +61,7 @@ func undoBridge(ctx context.Context, s State) error {
 }
 
 // buildBridge works in the current network namespace.
-func buildBridge(c Config) (*NIC, error) {
+func buildBridge(c Config, avoid []netip.Prefix) (*NIC, error) {
 	taken, err := forwardedPorts()
 	if err != nil {
 		return nil, err
@@ -61,7 +71,7 @@ func buildBridge(c Config) (*NIC, error) {
 			return nil, fmt.Errorf("port %q and another task's port %q both have \"to = %d\" in one group, whose tasks share their ports; give one another \"to\"", p.Label, label, p.Guest)
 		}
 	}
-	t, err := openTap()
+	t, err := openTap(c.IPv6 && hasIPv6(), avoid)
 	if err != nil {
 		return nil, err
 	}
@@ -79,11 +89,15 @@ func newBridgeNIC(c Config, t *tap, table string) *NIC {
 	if vhost != nil {
 		files = append(files, vhost)
 	}
+	told := c.tell(t.subnet, t.ipv6, loopbackByGateway(c.DNS, on(t.subnet.v4(), gatewayHost)))
 	return &NIC{
-		Net:    c.tell(t.network, loopbackByGateway(c.DNS, within(t.network, gatewayHost))),
-		MTU:    t.mtu,
-		Files:  files,
-		Undo:   State{Table: table},
+		Net:   told,
+		MTU:   t.mtu,
+		Files: files,
+		Undo: State{Table: table, Lease: Lease{
+			Link: t.link.Attrs().Name, Address: told.Address, Gateway: told.Gateway,
+			DNS: told.DNS, MTU: uint16(t.mtu), Hostname: told.Hostname,
+		}},
 		netdev: func(fd int) string { return tapNetdev(fd, vhost != nil) },
 	}
 }
@@ -108,7 +122,9 @@ func loopbackByGateway(servers []netip.Addr, gateway netip.Addr) []netip.Addr {
 // was there, and which would never reach the new one. Where the kernel cannot
 // be asked, such a flow ends by itself, after a pause of the sender.
 func forgetFlows(ports []Port) {
-	_, _ = netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, udpTo(ports))
+	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
+		_, _ = netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, udpTo(ports))
+	}
 }
 
 // udpTo matches UDP flows that ended at one of ports in the namespace itself.

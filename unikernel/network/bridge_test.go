@@ -35,13 +35,13 @@ func TestBridge_Reach(t *testing.T) {
 	}{
 		{"outside to guest", allocIP + ":8080", outside, outsideIP},
 		{"outside to a sidecar", allocIP + ":7001", outside, outsideIP},
-		{"sidecar to guest by loopback", "127.0.0.1:8080", alloc, "10.0.2.2"},
+		{"sidecar to guest by loopback", "127.0.0.1:8080", alloc, "198.19.16.2"},
 		{"sidecar to guest by the allocation's address", allocIP + ":8080", alloc, allocIP},
 		{"guest to outside", outsideIP + ":9000", guest, allocIP},
-		{"guest to a sidecar's loopback", "10.0.2.2:7000", guest, "127.0.0.1"},
-		{"guest to a sidecar", "10.0.2.2:7001", guest, "127.0.0.1"},
+		{"guest to a sidecar's loopback", "198.19.16.2:7000", guest, "127.0.0.1"},
+		{"guest to a sidecar", "198.19.16.2:7001", guest, "127.0.0.1"},
 		{"guest to a sidecar by the allocation's address", allocIP + ":7001", guest, allocIP},
-		{"guest to itself by the allocation's address", allocIP + ":8080", guest, "10.0.2.2"},
+		{"guest to itself by the allocation's address", allocIP + ":8080", guest, "198.19.16.2"},
 	}
 	for _, tc := range cases {
 		for _, proto := range protocols {
@@ -66,7 +66,7 @@ func TestBridge_DropsForeignSources(t *testing.T) {
 	alloc, outside := newAlloc(t, 1500)
 	nic := bridge(t, alloc)
 	guest := newGuest(t, nic)
-	run(t, guest, func() error { return configure("eth0", "10.0.2.99/24", "") })
+	run(t, guest, func() error { return configure("eth0", "198.19.16.99/24", "") })
 
 	var inbox net.PacketConn
 	run(t, outside, func() (err error) {
@@ -74,7 +74,7 @@ func TestBridge_DropsForeignSources(t *testing.T) {
 		return err
 	})
 	defer func() { _ = inbox.Close() }()
-	for _, source := range []string{"10.0.2.99", "10.0.2.15"} {
+	for _, source := range []string{"198.19.16.99", "198.19.16.15"} {
 		run(t, guest, func() error {
 			conn, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.ParseIP(source)}, &net.UDPAddr{IP: net.ParseIP(outsideIP), Port: 9000})
 			if err != nil {
@@ -89,7 +89,7 @@ func TestBridge_DropsForeignSources(t *testing.T) {
 	buf := make([]byte, 64)
 	n, from, err := inbox.ReadFrom(buf)
 	must.NoError(t, err)
-	must.Eq(t, "10.0.2.15", string(buf[:n])) // the first one never came
+	must.Eq(t, "198.19.16.15", string(buf[:n])) // the first one never came
 	must.Eq(t, allocIP, from.(*net.UDPAddr).IP.String())
 }
 
@@ -97,9 +97,9 @@ func TestBridge_TwoGuests(t *testing.T) {
 	alloc, outside := newAlloc(t, 1500)
 	first := bridge(t, alloc, port("http", 8080))
 	second := bridge(t, alloc, port("api", 8081))
-	must.Eq(t, "10.0.2.15/24", first.Net.Address.String())
-	must.Eq(t, "10.0.3.15/24", second.Net.Address.String())
-	must.Eq(t, "10.0.3.2", second.Net.Gateway.String())
+	must.Eq(t, "198.19.16.15/24", first.Net.Address.String())
+	must.Eq(t, "198.19.17.15/24", second.Net.Address.String())
+	must.Eq(t, "198.19.17.2", second.Net.Gateway.String())
 
 	a, b := newGuest(t, first), newGuest(t, second)
 	serve(t, a, ":8080")
@@ -109,7 +109,7 @@ func TestBridge_TwoGuests(t *testing.T) {
 		to   string
 	}{
 		{outside, allocIP + ":8080"}, {outside, allocIP + ":8081"},
-		{a, "10.0.2.2:8081"}, {a, allocIP + ":8081"}, {b, "10.0.3.2:8080"},
+		{a, "198.19.16.2:8081"}, {a, allocIP + ":8081"}, {b, "198.19.17.2:8080"},
 	} {
 		_, err := ask(try.from, "tcp", try.to)
 		must.NoError(t, err, must.Sprint(try.to))
@@ -129,16 +129,29 @@ func TestBridge_TwoGuests(t *testing.T) {
 
 func TestBridge_AvoidsTheNamespacesNetworks(t *testing.T) {
 	alloc, _ := newAlloc(t, 1500)
-	run(t, alloc, func() error { return configure("eth0", "10.0.2.7/23", "") })
-	must.Eq(t, "10.0.4.15/24", bridge(t, alloc).Net.Address.String())
+	run(t, alloc, func() error { return configure("eth0", "198.19.16.7/23", "") })
+	must.Eq(t, "198.19.18.15/24", bridge(t, alloc).Net.Address.String())
 
 	full := newNetns(t)
-	run(t, full, func() error { return configure("lo", "10.9.9.9/8", "") })
 	// An address of lo adds a route to its own table only, so add a network.
-	run(t, full, func() error { return addRoute("10.0.0.0/8") })
+	run(t, full, func() error { return addRoute("198.18.0.0/15") })
 	_, err := Bridge(t.Context(), pathOf(full), Config{})
-	must.ErrorContains(t, err, "10.0.2.0/24")
+	must.ErrorContains(t, err, "198.19.16.0/20")
 	must.SliceEmpty(t, leftovers(t, full))
+}
+
+// A guest must be able to reach what its host reaches.
+func TestBridge_AvoidsTheHostsNetworks(t *testing.T) {
+	alloc, _ := newAlloc(t, 1500)
+	host := newNetns(t)
+	run(t, host, func() error { return addRoute("198.19.16.0/24") })
+	var nic *NIC
+	run(t, host, func() (err error) {
+		nic, err = Bridge(t.Context(), pathOf(alloc), Config{})
+		return err
+	})
+	defer func() { _ = nic.Close() }()
+	must.Eq(t, "198.19.17.15/24", nic.Net.Address.String())
 }
 
 func TestBridge_Undo(t *testing.T) {
@@ -152,13 +165,28 @@ func TestBridge_Undo(t *testing.T) {
 	}
 }
 
+// A plugin that dies between Bridge and the record of what it did knows only
+// the namespace.
+func TestBridge_UndoOfWhatWasPlanned(t *testing.T) {
+	alloc, outside := newAlloc(t, 1500)
+	lost := bridge(t, alloc, port("http", 8080))
+	other := bridge(t, alloc, port("api", 8081))
+	serve(t, newGuest(t, other), ":8081")
+	must.NoError(t, lost.Close())
+
+	must.NoError(t, Planned(pathOf(alloc)).Undo(t.Context()))
+	must.Len(t, 2, leftovers(t, alloc)) // the other's
+	_, err := ask(outside, "tcp", allocIP+":8081")
+	must.NoError(t, err)
+}
+
 func TestBridge_AfterACrash(t *testing.T) {
 	alloc, _ := newAlloc(t, 1500)
 	lost := bridge(t, alloc, port("http", 8080))
 	must.NoError(t, lost.Close()) // as when the plugin dies before QEMU has the tap
 
 	next := bridge(t, alloc, port("http", 8080))
-	must.Eq(t, "10.0.2.15/24", next.Net.Address.String())
+	must.Eq(t, "198.19.16.15/24", next.Net.Address.String())
 	must.Len(t, 2, leftovers(t, alloc))
 
 	must.NoError(t, lost.Undo.Undo(t.Context())) // late, and not the other's
@@ -280,7 +308,7 @@ func TestBridge_DNS(t *testing.T) {
 	nic, err := Bridge(t.Context(), pathOf(alloc), Config{DNS: servers})
 	must.NoError(t, err)
 	defer func() { _ = nic.Close() }()
-	must.Eq(t, "[10.0.2.2 192.0.2.53]", fmt.Sprint(nic.Net.DNS))
+	must.Eq(t, "[198.19.16.2 192.0.2.53]", fmt.Sprint(nic.Net.DNS))
 }
 
 func TestTapNetdev(t *testing.T) {

@@ -74,7 +74,7 @@ func TestBridge_BehindCNI(t *testing.T) {
 // another machine on its network. The node has outsideIP, the other allocIP.
 func newNode(t *testing.T) (node, client ns.NetNS) {
 	t.Helper()
-	client, node = newAlloc(t, guestMTU)
+	client, node = newAlloc(t, DefaultMTU)
 	return node, client
 }
 

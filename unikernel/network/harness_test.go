@@ -70,6 +70,9 @@ func configure(name, address, gateway string) error {
 	if err != nil {
 		return err
 	}
+	if parsed.IP.To4() == nil {
+		parsed.Flags = unix.IFA_F_NODAD
+	}
 	if err := errors.Join(netlink.AddrAdd(link, parsed), netlink.LinkSetUp(link)); err != nil {
 		return err
 	}
@@ -87,7 +90,7 @@ func newAlloc(t *testing.T, mtu int) (alloc, outside ns.NetNS) {
 	run(t, alloc, func() error {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name, attrs.MTU = "eth0", mtu
-		pair := &netlink.Veth{LinkAttrs: attrs, PeerName: "host0", PeerMTU: guestMTU, PeerNamespace: netlink.NsFd(int(outside.Fd()))}
+		pair := &netlink.Veth{LinkAttrs: attrs, PeerName: "host0", PeerMTU: DefaultMTU, PeerNamespace: netlink.NsFd(int(outside.Fd()))}
 		return netlink.LinkAdd(pair)
 	})
 	run(t, outside, func() error { return configure("host0", outsideIP+"/24", "") })
@@ -108,17 +111,31 @@ func bridge(t *testing.T, alloc ns.NetNS, ports ...Port) *NIC {
 	return nic
 }
 
-// newGuest stands in for a guest: a namespace whose only link is the other end of nic's tap.
+// newGuest stands in for a guest: a namespace whose only link is the other end
+// of nic's tap, with the addresses that the guest is told.
 func newGuest(t *testing.T, nic *NIC) ns.NetNS {
+	t.Helper()
+	netns := newLink(t, nic)
+	run(t, netns, func() error {
+		err := configure("eth0", nic.Net.Address.String(), nic.Net.Gateway.String())
+		if nic.Net.Address6.IsValid() {
+			err = errors.Join(err, configure("eth0", nic.Net.Address6.String(), nic.Net.Gateway6.String()))
+		}
+		return err
+	})
+	return netns
+}
+
+// newLink is newGuest before it has any address.
+func newLink(t *testing.T, nic *NIC) ns.NetNS {
 	t.Helper()
 	netns := newNetns(t)
 	var link *os.File
 	run(t, netns, func() (err error) {
-		link, err = createTap("eth0")
-		if err != nil {
+		if link, err = createTap("eth0"); err != nil {
 			return err
 		}
-		return configure("eth0", nic.Net.Address.String(), nic.Net.Gateway.String())
+		return up("eth0")
 	})
 	join(t, link, duplicate(t, nic.Files[0]))
 	return netns
@@ -175,10 +192,10 @@ func serve(t *testing.T, netns ns.NetNS, address string) {
 	var listener net.Listener
 	var packets net.PacketConn
 	run(t, netns, func() (err error) {
-		if listener, err = net.Listen("tcp4", address); err != nil {
+		if listener, err = net.Listen("tcp", address); err != nil {
 			return err
 		}
-		packets, err = net.ListenPacket("udp4", address)
+		packets, err = net.ListenPacket("udp", address)
 		return err
 	})
 	var serving sync.WaitGroup
@@ -236,7 +253,7 @@ func ask(netns ns.NetNS, proto, address string) (netip.Addr, error) {
 		return netip.Addr{}, err
 	}
 	seen, err := netip.ParseAddrPort(line[:len(line)-1])
-	return seen.Addr(), err
+	return seen.Addr().Unmap(), err
 }
 
 // leftovers are the names of our tables and taps in netns.

@@ -27,18 +27,13 @@ const (
 	// ID names the netdev; a QEMU -device refers to it with netdev=ID.
 	ID = "net0"
 
+	// DefaultMTU is the largest packet, in bytes, that a guest takes without
+	// being told.
+	DefaultMTU = 1500
+
 	// MAC is the address of every guest's NIC. Each guest is alone on its
 	// link, so none ever meets another with the same.
 	MAC = "52:54:00:12:34:56"
-)
-
-// The network a guest sees. These are QEMU's own user-mode addresses (slirp),
-// which bridge mode copies.
-var (
-	subnet      = netip.MustParsePrefix("10.0.2.0/24")
-	gatewayHost = 2  // the last byte of the gateway's address
-	dnsHost     = 3  // of slirp's DNS forwarder; there is none in bridge mode
-	guestHost   = 15 // of the guest's address
 )
 
 // Port is one port of the guest that is reached from outside it. It is
@@ -68,6 +63,9 @@ type Config struct {
 	DNS []netip.Addr
 	// Hostname is the guest's name; empty: none.
 	Hostname string
+	// IPv6 tells that the guest can be told an IPv6 address. It gets one
+	// where what it is connected to has IPv6.
+	IPv6 bool
 }
 
 // NIC is a network card that is ready for QEMU. Its files are open until Close.
@@ -75,7 +73,8 @@ type NIC struct {
 	// Net is what the guest is told of its network.
 	Net guest.Net
 	// MTU is the largest packet, in bytes, that the way out takes. Traffic
-	// over TCP is kept below it without the guest's help.
+	// over TCP is kept below it without the guest's help. It is never more
+	// than DefaultMTU.
 	MTU int
 	// Netns is the path of the network namespace that QEMU runs in; empty:
 	// the host's.
@@ -110,15 +109,22 @@ func (n *NIC) Close() error {
 type State struct {
 	// Netns is the path of the namespace that was changed.
 	Netns string
-	// Table is the nftables table that was added there. The tap needs no
-	// undo: it ends with QEMU.
+	// Table is the name of the nftables tables that were added there, one
+	// for IPv4 and one for IPv6. Empty: not known, as it is before Bridge has
+	// returned. The tap needs no undo: it ends with QEMU.
 	Table string
+	// Lease is what ServeDHCP tells.
+	Lease Lease
 }
 
-// Undo removes what Bridge left in the namespace. It may be called any number
-// of times, and also when the namespace is gone.
+// Planned is the state to record before Bridge is called, so that a process
+// that dies in the middle of it leaves nothing that nobody knows of.
+func Planned(netns string) State { return State{Netns: netns} }
+
+// Undo removes what Bridge left in the namespace, after QEMU has ended. It may
+// be called any number of times, and also when the namespace is gone.
 func (s State) Undo(ctx context.Context) error {
-	if s.Netns == "" || s.Table == "" {
+	if s.Netns == "" {
 		return nil
 	}
 	return undoBridge(ctx, s)
@@ -142,8 +148,8 @@ func (c Config) check() error {
 // checkNames refuses DNS servers and names that a guest cannot be told.
 func (c Config) checkNames() error {
 	for _, a := range c.DNS {
-		if !a.Is4() {
-			return fmt.Errorf("DNS server %q is not an IPv4 address; guests are told IPv4 servers only", a)
+		if usable := a.Is4() || (a.Is6() && c.IPv6); !usable {
+			return fmt.Errorf("DNS server %q is not an IPv4 address, and the guest can be told no other; give the group's dns block one", a)
 		}
 	}
 	if strings.ContainsAny(c.Hostname, " \t\r\n:\x00") {
@@ -152,19 +158,17 @@ func (c Config) checkNames() error {
 	return nil
 }
 
-// within is the address of a /24 network whose last byte is host.
-func within(network netip.Prefix, host int) netip.Addr {
-	a := network.Masked().Addr().As4()
-	a[3] = byte(host)
-	return netip.AddrFrom4(a)
-}
-
-// tell is what a guest in network is told.
-func (c Config) tell(network netip.Prefix, dns []netip.Addr) guest.Net {
-	return guest.Net{
-		Address:  netip.PrefixFrom(within(network, guestHost), network.Bits()),
-		Gateway:  within(network, gatewayHost),
+// tell is what a guest in the subnet s is told.
+func (c Config) tell(s subnet, ipv6 bool, dns []netip.Addr) guest.Net {
+	told := guest.Net{
+		Address:  netip.PrefixFrom(on(s.v4(), guestHost), subnetBits),
+		Gateway:  on(s.v4(), gatewayHost),
 		DNS:      dns,
 		Hostname: c.Hostname,
 	}
+	if ipv6 {
+		told.Address6 = netip.PrefixFrom(on(s.v6(), guestHost), subnet6Bits)
+		told.Gateway6 = on(s.v6(), gatewayHost)
+	}
+	return told
 }

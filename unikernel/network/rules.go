@@ -26,65 +26,120 @@ const tablePrefix = "unikernel-"
 // portsChain holds a rule for each forwarded port, whose comment is "PORT LABEL".
 const portsChain = "ports"
 
-// The offsets and lengths, in bytes, of what the rules look at in a packet.
+// family is what the rules of one IP version differ in. The payloads are the
+// offsets and lengths, in bytes, of fields of its header.
+type family struct {
+	table       nftables.TableFamily
+	number      uint32 // of the kernel's NFPROTO
+	source      expr.Payload
+	destination expr.Payload
+}
+
+var families = []family{
+	{nftables.TableFamilyIPv4, unix.NFPROTO_IPV4, networkField(12, 4), networkField(16, 4)},
+	{nftables.TableFamilyIPv6, unix.NFPROTO_IPV6, networkField(8, 16), networkField(24, 16)},
+}
+
+func familyOf(a netip.Addr) family {
+	if a.Is4() {
+		return families[0]
+	}
+	return families[1]
+}
+
+func networkField(offset, length uint32) expr.Payload {
+	return expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length}
+}
+
+// The same of TCP and UDP.
 var (
-	sourceAddress      = expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4}
-	destinationAddress = expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4}
-	destinationPort    = expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}
-	tcpFlags           = expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1}
+	destinationPort = expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}
+	tcpFlags        = expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1}
 )
 
 var protocolNumbers = []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP}
 
-// rules builds a tap's table, which the kernel takes or refuses as a whole.
+// rules builds one of a tap's tables, which the kernel takes or refuses as a whole.
 type rules struct {
-	conn  *nftables.Conn
-	table *nftables.Table
-	tap   *tap
-	guest netip.Addr
+	family
+	conn    *nftables.Conn
+	table   *nftables.Table
+	tap     *tap
+	guest   netip.Addr
+	gateway netip.Addr
 }
 
 // addRules maps the namespace's ports to the guest behind t. It returns the
-// name of the table that does so; deleting that table undoes all of it.
+// name of the tables that do so, one for each IP version; deleting them undoes
+// all of it.
 func addRules(t *tap, ports []Port) (string, error) {
 	conn, err := nftables.New()
 	if err != nil {
 		return "", fmt.Errorf("talk to nftables: %w", err)
 	}
-	r := &rules{conn: conn, tap: t, guest: within(t.network, guestHost)}
-	r.table = conn.AddTable(&nftables.Table{
-		Name:   tablePrefix + strconv.Itoa(t.link.Attrs().Index),
-		Family: nftables.TableFamilyIPv4,
-	})
+	name := tablePrefix + strconv.Itoa(t.link.Attrs().Index)
+	for _, network := range t.networks() {
+		r := &rules{
+			family: familyOf(network.Addr()), conn: conn, tap: t,
+			guest: on(network, guestHost), gateway: on(network, gatewayHost),
+		}
+		r.table = conn.AddTable(&nftables.Table{Name: name, Family: r.family.table})
+		r.build(ports)
+	}
+	if err := conn.Flush(); err != nil {
+		return "", fmt.Errorf("add nftables table %s: %w (bridge mode needs the kernel's nf_tables with NAT: modprobe nft_chain_nat nft_fib_ipv4 nft_fib_ipv6 nft_masq)",
+			name, explainPermission(err))
+	}
+	return name, nil
+}
+
+func (r *rules) build(ports []Port) {
 	r.guard()
 	r.toGuest(ports)
-	r.toLoopback()
-	r.toSidecars()
+	if r.guest.Is4() { // loopback and other links never meet in IPv6
+		r.toLoopback()
+		r.toSidecars()
+	}
 	r.fromGuest()
 	r.clampMSS()
-	if err := conn.Flush(); err != nil {
-		return "", fmt.Errorf("add nftables table %s: %w (bridge mode needs the kernel's nf_tables with NAT: modprobe nft_chain_nat nft_fib_ipv4 nft_masq)",
-			r.table.Name, explainPermission(err))
-	}
-	return r.table.Name, nil
 }
 
 // guard drops what claims to come from another than the guest.
 func (r *rules) guard() {
 	chain := r.chain("guard", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, *nftables.ChainPriorityRaw)
-	r.add(chain, "", r.link(expr.MetaKeyIIF, expr.CmpOpEq), match(sourceAddress, expr.CmpOpNeq, r.guest.AsSlice()), drop())
+	allow := func(parts ...[]expr.Any) {
+		r.add(chain, "", append([][]expr.Any{r.link(expr.MetaKeyIIF, expr.CmpOpEq)}, append(parts, accept())...)...)
+	}
+	allow(match(r.source, expr.CmpOpEq, r.guest.AsSlice()))
+	if r.guest.Is4() { // who asks for an address has none yet
+		const dhcpServer = 67
+		nobody, everybody := netip.IPv4Unspecified(), netip.AddrFrom4([4]byte{255, 255, 255, 255})
+		allow(match(r.source, expr.CmpOpEq, nobody.AsSlice()), match(r.destination, expr.CmpOpEq, everybody.AsSlice()),
+			protocol(unix.IPPROTO_UDP), match(destinationPort, expr.CmpOpEq, binaryutil.BigEndian.PutUint16(dhcpServer)))
+	} else { // neighbours are found from and by link-local addresses
+		allow(match(r.source, expr.CmpOpEq, netip.IPv6Unspecified().AsSlice()))
+		allow(masked(r.source, linkLocal))
+	}
+	r.add(chain, "", r.link(expr.MetaKeyIIF, expr.CmpOpEq), drop())
 }
+
+// linkLocal is RFC 4291's, which no router passes on.
+var linkLocal = netip.MustParsePrefix("fe80::/16")
 
 // toGuest sends what arrives at, or is sent to, any of the namespace's own
 // addresses on a forwarded port to the guest.
 func (r *rules) toGuest(ports []Port) {
 	in := r.chain(portsChain, nftables.ChainTypeNAT, nftables.ChainHookPrerouting, *nftables.ChainPriorityNATDest)
 	out := r.chain("ports-out", nftables.ChainTypeNAT, nftables.ChainHookOutput, *nftables.ChainPriorityNATDest)
+	notLoopback := []expr.Any{}
+	if r.guest.Is6() {
+		notLoopback = match(r.destination, expr.CmpOpNeq, netip.IPv6Loopback().AsSlice())
+	}
 	for _, p := range ports {
 		port := binaryutil.BigEndian.PutUint16(p.Guest)
 		comment := portComment(p)
 		for _, number := range protocolNumbers {
-			matches := [][]expr.Any{local(), protocol(number), match(destinationPort, expr.CmpOpEq, port), dnat(r.guest)}
+			matches := [][]expr.Any{notLoopback, local(), protocol(number), match(destinationPort, expr.CmpOpEq, port), r.dnat(r.guest)}
 			r.add(in, comment, matches...)
 			r.add(out, comment, matches...)
 		}
@@ -96,10 +151,9 @@ func (r *rules) toGuest(ports []Port) {
 // it behind the ports of all guests.
 func (r *rules) toLoopback() {
 	chain := r.chain("loopback", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, *nftables.ChainPriorityNATDest+10)
-	gateway := within(r.tap.network, gatewayHost)
 	for _, number := range protocolNumbers {
-		r.add(chain, "", r.link(expr.MetaKeyIIF, expr.CmpOpEq), match(destinationAddress, expr.CmpOpEq, gateway.AsSlice()),
-			protocol(number), dnat(netip.AddrFrom4([4]byte{127, 0, 0, 1})))
+		r.add(chain, "", r.link(expr.MetaKeyIIF, expr.CmpOpEq), match(r.destination, expr.CmpOpEq, r.gateway.AsSlice()),
+			protocol(number), r.dnat(netip.AddrFrom4([4]byte{127, 0, 0, 1})))
 	}
 }
 
@@ -109,7 +163,9 @@ func (r *rules) toLoopback() {
 func (r *rules) toSidecars() {
 	chain := r.chain("sidecars", nftables.ChainTypeNAT, nftables.ChainHookInput, *nftables.ChainPriorityNATSource)
 	for _, number := range protocolNumbers {
-		r.add(chain, "", r.link(expr.MetaKeyIIF, expr.CmpOpEq), protocol(number), snatToDestination())
+		// Who asks for an address is nobody yet.
+		r.add(chain, "", r.link(expr.MetaKeyIIF, expr.CmpOpEq), match(r.source, expr.CmpOpEq, r.guest.AsSlice()),
+			protocol(number), r.snatToDestination())
 	}
 }
 
@@ -118,10 +174,11 @@ func (r *rules) toSidecars() {
 // guest. What comes from loopback gets the gateway's too, for the guest to answer.
 func (r *rules) fromGuest() {
 	chain := r.chain("source", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource)
-	r.add(chain, "", match(sourceAddress, expr.CmpOpEq, r.guest.AsSlice()), masquerade())
-	first := sourceAddress
-	first.Len = 1 // 127.0.0.0/8
-	r.add(chain, "", match(first, expr.CmpOpEq, []byte{127}), r.link(expr.MetaKeyOIF, expr.CmpOpEq), masquerade())
+	r.add(chain, "", match(r.source, expr.CmpOpEq, r.guest.AsSlice()), masquerade())
+	if r.guest.Is4() {
+		loopback := netip.MustParsePrefix("127.0.0.0/8")
+		r.add(chain, "", masked(r.source, loopback), r.link(expr.MetaKeyOIF, expr.CmpOpEq), masquerade())
+	}
 }
 
 // clampMSS keeps TCP segments below the MTU of the way they take, since small
@@ -159,6 +216,12 @@ func (r *rules) link(side expr.MetaKey, op expr.CmpOp) []expr.Any {
 	return []expr.Any{&expr.Meta{Key: side, Register: 1}, &expr.Cmp{Op: op, Register: 1, Data: index}}
 }
 
+// masked matches addresses by the whole bytes that the prefix p fixes.
+func masked(field expr.Payload, p netip.Prefix) []expr.Any {
+	field.Len = uint32(p.Bits() / 8)
+	return match(field, expr.CmpOpEq, p.Addr().AsSlice()[:field.Len])
+}
+
 func match(field expr.Payload, op expr.CmpOp, data []byte) []expr.Any {
 	return []expr.Any{&field, &expr.Cmp{Op: op, Register: 1, Data: data}}
 }
@@ -189,19 +252,21 @@ func syn() []expr.Any {
 	}
 }
 
-func dnat(to netip.Addr) []expr.Any {
+func (r *rules) dnat(to netip.Addr) []expr.Any {
 	return []expr.Any{
 		&expr.Immediate{Register: 1, Data: to.AsSlice()},
-		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: r.number, RegAddrMin: 1},
 	}
 }
 
-func snatToDestination() []expr.Any {
-	field := destinationAddress
-	return []expr.Any{&field, &expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1}}
+func (r *rules) snatToDestination() []expr.Any {
+	field := r.destination
+	return []expr.Any{&field, &expr.NAT{Type: expr.NATTypeSourceNAT, Family: r.number, RegAddrMin: 1}}
 }
 
 func masquerade() []expr.Any { return []expr.Any{&expr.Masq{}} }
+
+func accept() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }
 
 func drop() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}} }
 
@@ -238,7 +303,7 @@ func forwardedPorts() (map[uint16]string, error) {
 func addTablePorts(conn *nftables.Conn, table *nftables.Table, index int, ports map[uint16]string) error {
 	_, err := netlink.LinkByIndex(index)
 	if errors.As(err, &netlink.LinkNotFoundError{}) {
-		return deleteTable(table.Name)
+		return deleteTables(table.Name)
 	}
 	if err != nil {
 		return fmt.Errorf("look for the tap of nftables table %s: %w", table.Name, err)
@@ -257,19 +322,19 @@ func addTablePorts(conn *nftables.Conn, table *nftables.Table, index int, ports 
 	return nil
 }
 
-// deleteTable removes one of our tables from the current namespace, if it is there.
-func deleteTable(name string) error {
-	conn, err := nftables.New()
-	if err != nil {
-		return fmt.Errorf("talk to nftables: %w", err)
-	}
-	conn.DelTable(&nftables.Table{Name: name, Family: nftables.TableFamilyIPv4})
-	err = conn.Flush()
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("delete nftables table %s: %w", name, explainPermission(err))
+// deleteTables removes our tables of a name from the current namespace, as far
+// as they are there.
+func deleteTables(name string) error {
+	for _, f := range families {
+		conn, err := nftables.New()
+		if err != nil {
+			return fmt.Errorf("talk to nftables: %w", err)
+		}
+		conn.DelTable(&nftables.Table{Name: name, Family: f.table})
+		err = conn.Flush()
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EAFNOSUPPORT) {
+			return fmt.Errorf("delete nftables table %s: %w", name, explainPermission(err))
+		}
 	}
 	return nil
 }

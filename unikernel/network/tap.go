@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -19,83 +20,38 @@ const (
 	tunDevice   = "/dev/net/tun"
 	vhostDevice = "/dev/vhost-net"
 	tapPrefix   = "uk"
-
-	// maxTaps is how many guests one namespace takes.
-	maxTaps = 16
-
-	// guestMTU is the largest packet that a guest takes without being told.
-	guestMTU = 1500
 )
 
 // tap is a guest's link in the current network namespace. It is not
 // persistent: the kernel removes it, its addresses and its routes when the
 // last holder of file closes it, however that holder ended.
 type tap struct {
-	file    *os.File
-	link    netlink.Link
-	network netip.Prefix
-	mtu     int
+	file   *os.File
+	link   netlink.Link
+	subnet subnet
+	ipv6   bool
+	mtu    int
 }
 
-// openTap makes a tap for one more guest. The first in a namespace has the
-// usual network, each further one the next, past those that the namespace
-// has routes to already.
-func openTap() (*tap, error) {
+// openTap makes a tap for one more guest in a network that neither the
+// namespace has a route to nor is one of avoid.
+func openTap(ipv6 bool, avoid []netip.Prefix) (*tap, error) {
 	used, err := routedNetworks()
 	if err != nil {
 		return nil, err
 	}
-	for i := range maxTaps {
-		network := tapNetwork(i)
-		if overlaps(network, used) {
-			continue
-		}
-		file, err := createTap(tapPrefix + strconv.Itoa(i))
+	for _, s := range free(append(used, avoid...)) {
+		name := tapPrefix + strconv.Itoa(int(s))
+		file, err := createTap(name)
 		if errors.Is(err, unix.EBUSY) {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		return setUpTap(file, tapPrefix+strconv.Itoa(i), network)
+		return setUpTap(&tap{file: file, subnet: s, ipv6: ipv6, mtu: outMTU()}, name)
 	}
-	return nil, fmt.Errorf("no free network for the guest: the namespace has %d guests or routes that overlap %s to %s",
-		maxTaps, tapNetwork(0), tapNetwork(maxTaps-1))
-}
-
-// tapNetwork is the network of a namespace's i-th tap.
-func tapNetwork(i int) netip.Prefix {
-	a := subnet.Addr().As4()
-	a[2] += byte(i)
-	return netip.PrefixFrom(netip.AddrFrom4(a), subnet.Bits())
-}
-
-// routedNetworks are the networks that the namespace has routes to, but for default routes.
-func routedNetworks() ([]netip.Prefix, error) {
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
-	if err != nil {
-		return nil, fmt.Errorf("list the namespace's routes: %w", err)
-	}
-	var used []netip.Prefix
-	for _, r := range routes {
-		if r.Dst == nil {
-			continue
-		}
-		p, err := netip.ParsePrefix(r.Dst.String())
-		if err == nil && p.Bits() > 0 {
-			used = append(used, p)
-		}
-	}
-	return used, nil
-}
-
-func overlaps(p netip.Prefix, others []netip.Prefix) bool {
-	for _, o := range others {
-		if p.Overlaps(o) {
-			return true
-		}
-	}
-	return false
+	return nil, errNoSubnet("namespace or its host")
 }
 
 // createTap makes a new tap in the calling thread's namespace; EBUSY where
@@ -126,11 +82,10 @@ func attachTap(fd int, name string) error {
 	return unix.IoctlIfreq(fd, unix.TUNSETIFF, request)
 }
 
-// setUpTap gives a new tap its address and brings it up. It owns file.
-func setUpTap(file *os.File, name string, network netip.Prefix) (*tap, error) {
-	t := &tap{file: file, network: network, mtu: outMTU()}
+// setUpTap gives a new tap its addresses and brings it up. It owns the tap's file.
+func setUpTap(t *tap, name string) (*tap, error) {
 	if err := t.configure(name); err != nil {
-		return nil, errors.Join(fmt.Errorf("set up tap %s: %w", name, explainPermission(err)), file.Close())
+		return nil, errors.Join(fmt.Errorf("set up tap %s: %w", name, explainPermission(err)), t.file.Close())
 	}
 	return t, nil
 }
@@ -141,48 +96,88 @@ func (t *tap) configure(name string) error {
 		return err
 	}
 	t.link = link
-	if err := setSysctls(name); err != nil {
+	if err := t.setSysctls(name); err != nil {
 		return err
 	}
 	if err := netlink.LinkSetMTU(link, t.mtu); err != nil {
 		return fmt.Errorf("set MTU %d: %w", t.mtu, err)
 	}
-	address := netip.PrefixFrom(within(t.network, gatewayHost), t.network.Bits())
-	parsed, err := netlink.ParseAddr(address.String())
-	if err != nil {
-		return err
-	}
-	if err := netlink.AddrAdd(link, parsed); err != nil {
-		return fmt.Errorf("add address %s: %w", address, err)
+	for _, network := range t.networks() {
+		address := netip.PrefixFrom(on(network, gatewayHost), network.Bits())
+		parsed, err := netlink.ParseAddr(address.String())
+		if err != nil {
+			return err
+		}
+		if network.Addr().Is6() {
+			parsed.Flags = unix.IFA_F_NODAD // nobody else is on this link
+		}
+		if err := netlink.AddrAdd(link, parsed); err != nil {
+			return fmt.Errorf("add address %s: %w", address, err)
+		}
 	}
 	return netlink.LinkSetUp(link)
+}
+
+// networks are those of the guest behind the tap.
+func (t *tap) networks() []netip.Prefix {
+	if t.ipv6 {
+		return []netip.Prefix{t.subnet.v4(), t.subnet.v6()}
+	}
+	return []netip.Prefix{t.subnet.v4()}
 }
 
 // outMTU is the MTU of the link that the namespace's default route leaves by,
 // and never more than a guest takes without being told.
 func outMTU() int {
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		if link := defaultLink(family); link != nil {
+			return min(link.Attrs().MTU, DefaultMTU)
+		}
+	}
+	return DefaultMTU
+}
+
+// defaultLink is the link that the namespace's default route leaves by; nil: none.
+func defaultLink(family int) netlink.Link {
 	byDefault := &netlink.Route{Dst: nil}
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, byDefault, netlink.RT_FILTER_DST)
+	routes, err := netlink.RouteListFiltered(family, byDefault, netlink.RT_FILTER_DST)
 	if err != nil || len(routes) == 0 {
-		return guestMTU
+		return nil
 	}
 	link, err := netlink.LinkByIndex(routes[0].LinkIndex)
 	if err != nil {
-		return guestMTU
+		return nil
 	}
-	return min(link.Attrs().MTU, guestMTU)
+	return link
 }
+
+// sysctl is a setting of the namespace, with its path under /proc/sys/net.
+type sysctl struct{ key, value string }
 
 // setSysctls lets the namespace forward, and lets loopback traffic cross the
 // tap: a sidecar reaches the guest at 127.0.0.1, and the guest a sidecar's
 // loopback at its gateway. Forwarding stays on until the namespace ends,
 // since another guest may need it.
-func setSysctls(link string) error {
-	settings := []struct{ key, value string }{
+func (t *tap) setSysctls(link string) error {
+	settings := []sysctl{
 		{"ipv4/ip_forward", "1"},
 		{"ipv4/conf/" + link + "/route_localnet", "1"},
-		{"ipv6/conf/" + link + "/disable_ipv6", "1"},
 	}
+	if t.ipv6 {
+		if out := defaultLink(netlink.FAMILY_V6); out != nil {
+			// Else forwarding would take away a default route that a router advertised.
+			settings = append(settings, sysctl{"ipv6/conf/" + out.Attrs().Name + "/accept_ra", "2"})
+		}
+		settings = append(settings,
+			sysctl{"ipv6/conf/" + link + "/disable_ipv6", "0"},
+			sysctl{"ipv6/conf/all/forwarding", "1"})
+	} else {
+		settings = append(settings, sysctl{"ipv6/conf/" + link + "/disable_ipv6", "1"})
+	}
+	return writeSysctls(settings)
+}
+
+func writeSysctls(settings []sysctl) error {
 	root, err := os.OpenRoot("/proc/sys/net")
 	if err != nil {
 		return err
@@ -190,7 +185,7 @@ func setSysctls(link string) error {
 	defer func() { _ = root.Close() }()
 	for _, s := range settings {
 		err := root.WriteFile(s.key, []byte(s.value), 0)
-		if errors.Is(err, fs.ErrNotExist) && s.key[:4] == "ipv6" {
+		if errors.Is(err, fs.ErrNotExist) && strings.HasPrefix(s.key, "ipv6/") {
 			continue // a kernel without IPv6
 		}
 		if err != nil {

@@ -9,9 +9,6 @@ import (
 	"strings"
 )
 
-// userMTU is slirp's own (IF_MTU in libslirp's if.h).
-const userMTU = 1500
-
 // User gives a guest QEMU's user-mode network, in which QEMU itself listens on
 // the host's ports and makes the guest's connections. The guest reaches what
 // the host reaches; nothing is reached in the guest but the given ports.
@@ -22,14 +19,23 @@ func User(c Config) (*NIC, error) {
 	if err := checkHostPorts(c.Ports); err != nil {
 		return nil, err
 	}
+	used, err := routedNetworks()
+	if err != nil {
+		return nil, fmt.Errorf("user-mode network: %w", err)
+	}
+	places := free(used)
+	if len(places) == 0 {
+		return nil, fmt.Errorf("user-mode network: %w", errNoSubnet("host"))
+	}
+	ipv6 := c.IPv6 && hasIPv6()
 	dns := c.DNS
 	if len(dns) == 0 {
-		dns = []netip.Addr{within(subnet, dnsHost)}
+		dns = []netip.Addr{on(places[0].v4(), dnsHost)}
 	}
-	netdev := userNetdev(c)
+	netdev := userNetdev(c, places[0], ipv6)
 	return &NIC{
-		Net:    c.tell(subnet, dns),
-		MTU:    userMTU,
+		Net:    c.tell(places[0], ipv6, dns),
+		MTU:    DefaultMTU, // as slirp's own: IF_MTU in libslirp's if.h
 		netdev: func(int) string { return netdev },
 	}, nil
 }
@@ -54,21 +60,30 @@ func checkHostPorts(ports []Port) error {
 }
 
 // userNetdev is the -netdev value, whose options are those of NetdevUserOptions
-// in QEMU's qapi/net.json. IPv6 is off because bridge mode has none either.
-func userNetdev(c Config) string {
+// in QEMU's qapi/net.json. Over IPv6 the guest reaches out, but is not reached:
+// QEMU forwards the host's IPv4 ports only.
+func userNetdev(c Config, s subnet, ipv6 bool) string {
 	opts := []string{
 		"user",
 		"id=" + ID,
-		"ipv6=off",
-		"net=" + subnet.String(),
-		"host=" + within(subnet, gatewayHost).String(),
-		"dns=" + within(subnet, dnsHost).String(),
-		"dhcpstart=" + within(subnet, guestHost).String(),
+		"net=" + s.v4().String(),
+		"host=" + on(s.v4(), gatewayHost).String(),
+		"dns=" + on(s.v4(), dnsHost).String(),
+		"dhcpstart=" + on(s.v4(), guestHost).String(),
+	}
+	if ipv6 {
+		opts = append(opts,
+			"ipv6-prefix="+s.v6().Addr().String(),
+			fmt.Sprintf("ipv6-prefixlen=%d", subnet6Bits),
+			"ipv6-host="+on(s.v6(), gatewayHost).String(),
+			"ipv6-dns="+on(s.v6(), dnsHost).String())
+	} else {
+		opts = append(opts, "ipv6=off")
 	}
 	if c.Hostname != "" {
 		opts = append(opts, "hostname="+escape(c.Hostname))
 	}
-	to := within(subnet, guestHost)
+	to := on(s.v4(), guestHost)
 	for _, p := range c.Ports {
 		for _, proto := range protocols {
 			opts = append(opts, fmt.Sprintf("hostfwd=%s:%s:%d-%s:%d", proto, p.HostIP, p.Host, to, p.Guest))

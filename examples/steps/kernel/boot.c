@@ -58,12 +58,22 @@ static const struct stats *read_steps(const struct boot_info *boot)
 // start_serving opens the ports; they are reachable once there is an address.
 static bool start_serving(void)
 {
-	if (!net_start(&cmdline.ipv4)) {
+	if (!net_start(&cmdline.net)) {
 		print("steps: no network device\n");
 		return true;
 	}
 	return server_start(&site, options.port) &&
 	       (options.udp_echo == 0 || echo_start(options.udp_echo));
+}
+
+// fetch asks whom the arguments name, once there is an address to ask from.
+static void fetch(void)
+{
+	const char *url;
+
+	for (size_t i = 0; i < cmdline.args.count; i++)
+		if ((url = option_value(cmdline.args.at[i], "--fetch")) && !fetch_start(url))
+			print("steps: --fetch: \"%s\" is not http://HOST[:PORT][/PATH]\n", url);
 }
 
 static void tell_ports(void)
@@ -76,6 +86,7 @@ static void tell_ports(void)
 	if (options.udp_echo)
 		print("steps: udp echo on port %u\n", options.udp_echo);
 	print("steps: listening on port %u\n", options.port);
+	fetch();
 }
 
 static _Noreturn void serve(void)

@@ -97,21 +97,32 @@ static bool parse_cidr(const char *s, size_t len, struct ipv4_config *ipv4)
 	return ipv4->ip != 0;
 }
 
+// parse_field reads one of the addresses between colons, which may be empty, and
+// moves on behind it.
+static bool parse_field(const char **at, uint32_t *ip)
+{
+	const char *field, *colon;
+	size_t len;
+
+	if (**at != ':')
+		return true;
+	field = *at + 1;
+	colon = strchr(field, ':');
+	len = colon ? (size_t)(colon - field) : strlen(field);
+	*at = field + len;
+	return len == 0 || parse_ipv4(field, len, ip);
+}
+
 // parse_netdev_ip reads CIDR[:gateway[:dns0[:dns1[:hostname[:domain]]]]]. Names
-// are of no use here, so what follows the gateway is not looked at.
+// are of no use here.
 static bool parse_netdev_ip(const char *value, struct ipv4_config *ipv4)
 {
 	const char *colon = strchr(value, ':');
 	size_t len = colon ? (size_t)(colon - value) : strlen(value);
+	const char *at = value + len;
 
-	if (!parse_cidr(value, len, ipv4))
-		return false;
-	if (!colon)
-		return true;
-	value = colon + 1;
-	colon = strchr(value, ':');
-	len = colon ? (size_t)(colon - value) : strlen(value);
-	return len == 0 || parse_ipv4(value, len, &ipv4->gateway);
+	return parse_cidr(value, len, ipv4) && parse_field(&at, &ipv4->gateway) &&
+	       parse_field(&at, &ipv4->dns[0]) && parse_field(&at, &ipv4->dns[1]);
 }
 
 static void bad(struct cmdline *c, const char *name, const char *value)
@@ -151,7 +162,7 @@ static void take_value(struct cmdline *c, enum param param, char *value)
 	switch (param) {
 	case PARAM_IP:
 		// Once for each NIC; there is one NIC here.
-		if (c->ipv4.ip == 0 && !parse_netdev_ip(value, &c->ipv4))
+		if (c->net.ipv4.ip == 0 && !parse_netdev_ip(value, &c->net.ipv4))
 			bad(c, "netdev.ip", value);
 		break;
 	case PARAM_ENV:
@@ -228,26 +239,37 @@ static int find_stop(int argc, char *argv[])
 	return argc;
 }
 
-// take_mirage_args honours MirageOS's --ipv4 and --ipv4-gateway and takes them
-// out of the application's arguments.
+// take_mirage_arg honours MirageOS's options for the address; false: it is
+// another argument.
+static bool take_mirage_arg(struct cmdline *c, const char *arg)
+{
+	struct net_config *net = &c->net;
+	const char *value;
+
+	if ((value = option_value(arg, "--ipv4"))) {
+		if (!parse_cidr(value, strlen(value), &net->ipv4))
+			bad(c, "--ipv4", value);
+	} else if ((value = option_value(arg, "--ipv4-gateway"))) {
+		if (!parse_ipv4(value, strlen(value), &net->ipv4.gateway))
+			bad(c, "--ipv4-gateway", value);
+	} else if ((value = option_value(arg, "--ipv6"))) {
+		net->ipv6.cidr = value;
+	} else if ((value = option_value(arg, "--ipv6-gateway"))) {
+		net->ipv6.gateway = value;
+	} else {
+		return false;
+	}
+	return true;
+}
+
+// take_mirage_args takes MirageOS's options out of the application's arguments.
 static void take_mirage_args(struct cmdline *c, char *argv[], int argc)
 {
 	size_t kept = 0;
 
-	for (int i = 0; i < argc; i++) {
-		const char *cidr = option_value(argv[i], "--ipv4");
-		const char *gateway = option_value(argv[i], "--ipv4-gateway");
-
-		if (cidr) {
-			if (!parse_cidr(cidr, strlen(cidr), &c->ipv4))
-				bad(c, "--ipv4", cidr);
-		} else if (gateway) {
-			if (!parse_ipv4(gateway, strlen(gateway), &c->ipv4.gateway))
-				bad(c, "--ipv4-gateway", gateway);
-		} else {
+	for (int i = 0; i < argc; i++)
+		if (!take_mirage_arg(c, argv[i]))
 			argv[kept++] = argv[i];
-		}
-	}
 	c->args = (struct strings){ argv, kept };
 }
 

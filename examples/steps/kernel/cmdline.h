@@ -23,12 +23,24 @@ struct ipv4_config {
 	uint32_t ip;
 	unsigned prefix;
 	uint32_t gateway; // 0: none
+	uint32_t dns[2];  // 0: none
+};
+
+// ipv6_config is an address with its prefix, and a gateway, as they were told;
+// NULL: none.
+struct ipv6_config {
+	const char *cidr, *gateway;
+};
+
+struct net_config {
+	struct ipv4_config ipv4;
+	struct ipv6_config ipv6;
 };
 
 struct cmdline {
 	struct strings args; // the application's, without argv[0]
 	struct strings env;
-	struct ipv4_config ipv4;
+	struct net_config net;
 	bool help; // the library parameter that stops the boot
 	// What could not be understood: "netdev.ip" and its value. NULL: all was.
 	const char *bad_name, *bad_value;

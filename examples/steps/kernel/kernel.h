@@ -29,6 +29,9 @@ _Noreturn void kernel_main(const struct boot_info *boot);
 // console_write sends bytes as they are and returns when they are sent.
 void console_write(const char *s, size_t n);
 
+// console_read returns a byte that was typed, or -1 where none waits.
+int console_read(void);
+
 // clock_ns is the time since the start, monotonic.
 uint64_t clock_ns(void);
 

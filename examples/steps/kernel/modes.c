@@ -9,7 +9,7 @@
 #include "../app/text.h"
 #include "kernel.h"
 
-enum { LINES_PER_TURN = 16, MAX_SECONDS = 1000000000 };
+enum { LINES_PER_TURN = 16, MAX_SECONDS = 1000000000, MAX_TYPED = 80 };
 
 static bool read_number(struct modes *m, const char *name, const char *value, uint64_t *n)
 {
@@ -46,6 +46,8 @@ static bool read_arg(struct modes *m, const char *arg)
 	if ((value = option_value(arg, "--chatter")))
 		return m->chatter = true,
 		       !*value || read_number(m, "--chatter", value, &m->lines_per_s);
+	if (strcmp(arg, "--console-echo") == 0)
+		m->console_echo = true;
 	if (strcmp(arg, "--crash") == 0)
 		m->crash = true;
 	if (strcmp(arg, "--hang") == 0)
@@ -118,6 +120,27 @@ static uint64_t run_burn(const struct modes *m)
 	return clock_ns() < end_ns ? 0 : NEVER; // 0: never sleep
 }
 
+// run_echo says each line that was typed on the console. It polls, as no
+// interrupt tells of one.
+static uint64_t run_echo(void)
+{
+	static char line[MAX_TYPED + 1];
+	static size_t n;
+	int c;
+
+	while ((c = console_read()) >= 0) {
+		if (c != '\r' && c != '\n' && n < MAX_TYPED) {
+			line[n++] = (char)c;
+			continue;
+		}
+		line[n] = '\0';
+		if (n)
+			print("steps: typed \"%s\"\n", line);
+		n = 0;
+	}
+	return clock_ns() + 20 * NS_PER_MS;
+}
+
 uint64_t modes_run(const struct modes *m)
 {
 	static bool filled;
@@ -130,6 +153,8 @@ uint64_t modes_run(const struct modes *m)
 	if (m->chatter && (at = run_chatter(m)) < next)
 		next = at;
 	if (m->burn && (at = run_burn(m)) < next)
+		next = at;
+	if (m->console_echo && (at = run_echo()) < next)
 		next = at;
 	return next;
 }

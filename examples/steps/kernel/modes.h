@@ -20,6 +20,7 @@ struct modes {
 	uint64_t burn_s;        // 0: for ever
 	bool chatter;
 	uint64_t lines_per_s;   // 0: without pause
+	bool console_echo;
 	// What could not be understood. NULL: all was.
 	const char *bad_name, *bad_value;
 };

@@ -110,7 +110,7 @@ static void test_parse(void)
 		CHECK(strcmp(got, cases[i].args) == 0, "%s: %s", cases[i].line, got);
 		join(c->env, got, sizeof(got));
 		CHECK(strcmp(got, cases[i].env) == 0, "%s: %s", cases[i].line, got);
-		snprintf(got, sizeof(got), "%x/%u/%x", c->ipv4.ip, c->ipv4.prefix, c->ipv4.gateway);
+		snprintf(got, sizeof(got), "%x/%u/%x", c->net.ipv4.ip, c->net.ipv4.prefix, c->net.ipv4.gateway);
 		CHECK(!cases[i].net || strcmp(got, cases[i].net) == 0, "%s: %s", cases[i].line, got);
 		CHECK(cases[i].bad ? c->bad_name && strcmp(c->bad_name, cases[i].bad) == 0
 				   : !c->bad_name,
@@ -129,12 +129,32 @@ static void test_unknown(void)
 	CHECK(c->unknown_count == 2 && strcmp(c->unknown[0], "alloc.size") == 0 &&
 		      strcmp(c->unknown[1], "x.y") == 0,
 	      "%zu", c->unknown_count);
-	CHECK(c->help && c->ipv4.ip == 0x01020304, "%x", c->ipv4.ip);
+	CHECK(c->help && c->net.ipv4.ip == 0x01020304, "%x", c->net.ipv4.ip);
+	free(c);
+}
+
+static void test_dns_and_ipv6(void)
+{
+	char line[] = "k netdev.ip=1.2.3.4/8:1.2.3.1:9.9.9.9:8.8.4.4:host -- --ipv6=fd00::2/64 a --ipv6-gateway=fd00::1";
+	char bad[] = "k netdev.ip=1.2.3.4/8:1.2.3.1:nine -- a", got[64];
+	struct cmdline *c = malloc(sizeof(*c));
+
+	cmdline_parse(c, line);
+	CHECK(c->net.ipv4.dns[0] == 0x09090909 && c->net.ipv4.dns[1] == 0x08080404, "%x %x",
+	      c->net.ipv4.dns[0], c->net.ipv4.dns[1]);
+	CHECK(strcmp(c->net.ipv6.cidr, "fd00::2/64") == 0, "%s", c->net.ipv6.cidr);
+	CHECK(strcmp(c->net.ipv6.gateway, "fd00::1") == 0, "%s", c->net.ipv6.gateway);
+	join(c->args, got, sizeof(got));
+	CHECK(strcmp(got, "<a>") == 0, "%s", got);
+
+	cmdline_parse(c, bad);
+	CHECK(c->bad_name && strcmp(c->bad_name, "netdev.ip") == 0, "%s", c->bad_name);
 	free(c);
 }
 
 void test_cmdline(void)
 {
+	test_dns_and_ipv6();
 	test_split();
 	test_split_limit();
 	test_parse();

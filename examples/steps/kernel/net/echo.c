@@ -15,9 +15,9 @@ static void answer(void *arg, struct udp_pcb *pcb, struct pbuf *p, const ip_addr
 
 bool echo_start(uint16_t port)
 {
-	struct udp_pcb *pcb = udp_new();
+	struct udp_pcb *pcb = udp_new_ip_type(IPADDR_TYPE_ANY);
 
-	if (!pcb || udp_bind(pcb, IP_ADDR_ANY, port) != ERR_OK)
+	if (!pcb || udp_bind(pcb, IP_ANY_TYPE, port) != ERR_OK)
 		return false;
 	udp_recv(pcb, answer, NULL);
 	return true;

@@ -1,19 +1,30 @@
 // Copyright (c) The nomad-driver-unikernel authors
 // SPDX-License-Identifier: MPL-2.0
 
-// lwIP without an operating system, IPv4 only. The sizes keep its memory, all of
+// lwIP without an operating system. The sizes keep its memory, all of
 // it static, at about 1.5 MiB.
 #ifndef STEPS_LWIPOPTS_H
 #define STEPS_LWIPOPTS_H
+
+struct ip6_addr;
+const struct ip6_addr *net_gateway6(void);
 
 #define NO_SYS 1
 #define SYS_LIGHTWEIGHT_PROT 0
 #define LWIP_NETCONN 0
 #define LWIP_SOCKET 0
 #define LWIP_RAW 0
-#define LWIP_DNS 0
+#define LWIP_DNS 1
+#define DNS_MAX_SERVERS 2
 #define LWIP_IGMP 0
-#define LWIP_IPV6 0
+// A static IPv6 address beside the IPv4 one, and nothing that routers tell.
+#define LWIP_IPV6 1
+#define LWIP_IPV6_AUTOCONFIG 0
+#define LWIP_IPV6_SEND_ROUTER_SOLICIT 0
+#define LWIP_IPV6_DUP_DETECT_ATTEMPTS 0
+#define LWIP_IPV6_MLD 0
+#define IPV6_FRAG_COPYHEADER 1 // pointers are larger than its header
+#define LWIP_HOOK_ND6_GET_GW(netif, destination) net_gateway6()
 #define LWIP_DHCP 1
 #define LWIP_DHCP_DOES_ACD_CHECK 0
 #define DHCP_DOES_ARP_CHECK 0
@@ -34,7 +45,7 @@
 #define MEMP_NUM_TCP_PCB 256
 #define MEMP_NUM_TCP_SEG 2048
 #define MEMP_NUM_UDP_PCB 4
-#define MEMP_NUM_SYS_TIMEOUT 12
+#define MEMP_NUM_SYS_TIMEOUT 16
 
 #define TCP_MSS 1460
 #define TCP_WND (4 * TCP_MSS)

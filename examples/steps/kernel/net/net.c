@@ -8,20 +8,26 @@
 #include <string.h>
 
 #include "lwip/dhcp.h"
+#include "lwip/dns.h"
 #include "lwip/etharp.h"
+#include "lwip/ethip6.h"
 #include "lwip/init.h"
 #include "lwip/ip4_addr.h"
+#include "lwip/ip6_addr.h"
 #include "lwip/netif.h"
 #include "lwip/pbuf.h"
 #include "lwip/timeouts.h"
 #include "netif/ethernet.h"
 
+#include "../../app/text.h"
 #include "../kernel.h"
 #include "../virtio/virtio.h"
 
 enum { FRAME_MAX = 1514, FRAMES_PER_POLL = 64 };
 
 static struct netif nic;
+static uint16_t told_mtu; // 0: none
+static ip6_addr_t gateway6;
 static bool started;
 static uint64_t random_state;
 
@@ -65,38 +71,83 @@ static err_t init_nic(struct netif *netif)
 	netif->name[0] = 'e';
 	netif->name[1] = 'n';
 	netif->output = etharp_output;
+	netif->output_ip6 = ethip6_output;
 	netif->linkoutput = send_frame;
-	netif->mtu = 1500;
+	netif->mtu = told_mtu ? told_mtu : 1500;
 	netif->hwaddr_len = ETH_HWADDR_LEN;
 	netif->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET |
 		       NETIF_FLAG_LINK_UP;
 	return ERR_OK;
 }
 
+static void print_ip(const char *what, const ip4_addr_t *ip)
+{
+	if (!ip4_addr_isany(ip))
+		print("%s%u.%u.%u.%u", what, ip4_addr1(ip), ip4_addr2(ip), ip4_addr3(ip), ip4_addr4(ip));
+}
+
 static void print_address(struct netif *netif)
 {
-	const ip4_addr_t *ip = netif_ip4_addr(netif), *gateway = netif_ip4_gw(netif);
-	unsigned prefix = (unsigned)__builtin_popcount(netif_ip4_netmask(netif)->addr);
-
-	if (ip4_addr_isany(ip))
+	if (ip4_addr_isany(netif_ip4_addr(netif)))
 		return;
-	print("steps: address %u.%u.%u.%u/%u", ip4_addr1(ip), ip4_addr2(ip), ip4_addr3(ip),
-	      ip4_addr4(ip), prefix);
-	if (!ip4_addr_isany(gateway))
-		print(" gateway %u.%u.%u.%u", ip4_addr1(gateway), ip4_addr2(gateway),
-		      ip4_addr3(gateway), ip4_addr4(gateway));
+	print_ip("steps: address ", netif_ip4_addr(netif));
+	print("/%u", (unsigned)__builtin_popcount(netif_ip4_netmask(netif)->addr));
+	print_ip(" gateway ", netif_ip4_gw(netif));
+	for (u8_t i = 0; i < DNS_MAX_SERVERS; i++)
+		if (IP_IS_V4(dns_getserver(i)))
+			print_ip(" dns ", ip_2_ip4(dns_getserver(i)));
+	if (told_mtu)
+		print(" mtu %u", told_mtu);
 	print("\n");
 }
 
-bool net_start(const struct ipv4_config *config)
+// net_gateway6 is lwIP's hook for the next hop; NULL: none.
+const struct ip6_addr *net_gateway6(void)
 {
-	uint32_t mask = config->prefix ? ~0u << (32 - config->prefix) : 0;
-	ip4_addr_t ip = { lwip_htonl(config->ip) }, netmask = { lwip_htonl(mask) };
-	ip4_addr_t gateway = { lwip_htonl(config->gateway) };
+	return ip6_addr_isany(&gateway6) ? NULL : &gateway6;
+}
+
+// add_ipv6 gives the device its IPv6 address. lwIP takes every /64 of its own
+// for its link, so the prefix is not kept.
+static void add_ipv6(const struct ipv6_config *config)
+{
+	ip6_addr_t ip;
+	s8_t index;
+
+	netif_create_ip6_linklocal_address(&nic, 1);
+	if (!config->cidr)
+		return;
+	// The parser stops at the slash.
+	if (!ip6addr_aton(config->cidr, &ip) || netif_add_ip6_address(&nic, &ip, &index) != ERR_OK ||
+	    (config->gateway && !ip6addr_aton(config->gateway, &gateway6))) {
+		print("steps: --ipv6: \"%s\" is not an IPv6 address\n", config->cidr);
+		return;
+	}
+	netif_ip6_addr_set_state(&nic, index, IP6_ADDR_PREFERRED);
+	ip6_addr_assign_zone(&gateway6, IP6_UNICAST, &nic);
+	print("steps: address %s\n", config->cidr);
+}
+
+static void add_dns(const struct ipv4_config *config)
+{
+	for (u8_t i = 0; i < DNS_MAX_SERVERS; i++) {
+		ip_addr_t server = IPADDR4_INIT(lwip_htonl(config->dns[i]));
+
+		if (config->dns[i])
+			dns_setserver(i, &server);
+	}
+}
+
+bool net_start(const struct net_config *config)
+{
+	const struct ipv4_config *ipv4 = &config->ipv4;
+	uint32_t mask = ipv4->prefix ? ~0u << (32 - ipv4->prefix) : 0;
+	ip4_addr_t ip = { lwip_htonl(ipv4->ip) }, netmask = { lwip_htonl(mask) };
+	ip4_addr_t gateway = { lwip_htonl(ipv4->gateway) };
 
 	if (!virtio_found())
 		return false;
-	if (!net_device_start(nic.hwaddr)) {
+	if (!net_device_start(nic.hwaddr, &told_mtu)) {
 		log_err("libuknetdev", "The network device does not start\n");
 		return false;
 	}
@@ -106,17 +157,19 @@ bool net_start(const struct ipv4_config *config)
 	if (!netif_add(&nic, &ip, &netmask, &gateway, NULL, init_nic, ethernet_input))
 		return false;
 	netif_set_default(&nic);
+	add_dns(ipv4);
 	netif_set_status_callback(&nic, print_address);
 	started = true;
 	netif_set_up(&nic);
-	if (config->ip == 0)
+	add_ipv6(&config->ipv6);
+	if (ipv4->ip == 0 && !config->ipv6.cidr)
 		return dhcp_start(&nic) == ERR_OK;
 	return true;
 }
 
 bool net_has_address(void)
 {
-	return started && !ip4_addr_isany(netif_ip4_addr(&nic));
+	return started && (!ip4_addr_isany(netif_ip4_addr(&nic)) || net_gateway6());
 }
 
 static bool receive_frame(void)

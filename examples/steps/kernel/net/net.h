@@ -10,9 +10,9 @@
 #include "../../app/site.h"
 #include "../cmdline.h"
 
-// net_start brings the network device up, with a static address or, if none is
-// told, by DHCP. False: there is no device.
-bool net_start(const struct ipv4_config *config);
+// net_start brings the network device up, with the addresses that are told or,
+// if none is, by DHCP. False: there is no device.
+bool net_start(const struct net_config *config);
 
 // net_has_address tells whether the device has an address by now.
 bool net_has_address(void);
@@ -26,5 +26,9 @@ bool server_start(const struct site *site, uint16_t port);
 
 // echo_start sends each UDP datagram back.
 bool echo_start(uint16_t port);
+
+// fetch_start asks http://HOST[:PORT][/PATH] once, and prints what came of it.
+// False: it is not such a URL.
+bool fetch_start(const char *url);
 
 #endif

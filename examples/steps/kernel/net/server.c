@@ -261,11 +261,11 @@ static err_t on_accept(void *arg, struct tcp_pcb *pcb, err_t err)
 
 bool server_start(const struct site *site, uint16_t port)
 {
-	struct tcp_pcb *listener = tcp_new();
+	struct tcp_pcb *listener = tcp_new_ip_type(IPADDR_TYPE_ANY);
 
 	served = site;
 	connections = memory_alloc(MAX_CONNECTIONS * sizeof(struct connection));
-	if (!listener || !connections || tcp_bind(listener, IP_ADDR_ANY, port) != ERR_OK)
+	if (!listener || !connections || tcp_bind(listener, IP_ANY_TYPE, port) != ERR_OK)
 		return false;
 	listener = tcp_listen_with_backlog(listener, TCP_DEFAULT_LISTEN_BACKLOG);
 	if (!listener)

@@ -20,6 +20,7 @@ enum {
 
 #define VIRTIO_F_ANY_LAYOUT (1ull << 27)
 #define VIRTIO_F_VERSION_1 (1ull << 32)
+#define VIRTIO_NET_F_MTU (1ull << 3)
 #define VIRTIO_NET_F_MAC (1ull << 5)
 
 struct virtq_desc {
@@ -70,7 +71,8 @@ void virtio_barrier(void);
 
 // ---- the network device
 
-bool net_device_start(uint8_t mac[6]);
+// net_device_start also tells the MTU that the device advises; 0: none.
+bool net_device_start(uint8_t mac[6], uint16_t *mtu);
 // net_device_send returns where to put a frame of up to 1514 bytes, NULL if the
 // queue is full; net_device_sent hands it over.
 void *net_device_send(void);

@@ -16,6 +16,7 @@ enum { DESC_WRITE = 2, AVAIL_NO_INTERRUPT = 1 };
 static struct virtq rx, tx;
 static uint8_t *rx_buffers, *tx_buffers;
 static size_t header_len; // of struct virtio_net_hdr, before each frame
+static bool advises_mtu;
 static uint16_t tx_free;  // descriptors that the device does not have
 
 static uint16_t buffer_count(const struct virtq *q)
@@ -62,7 +63,8 @@ static bool negotiate(void)
 {
 	uint64_t features = virtio_features();
 
-	features &= VIRTIO_F_ANY_LAYOUT | VIRTIO_F_VERSION_1 | VIRTIO_NET_F_MAC;
+	features &= VIRTIO_F_ANY_LAYOUT | VIRTIO_F_VERSION_1 | VIRTIO_NET_F_MAC | VIRTIO_NET_F_MTU;
+	advises_mtu = features & VIRTIO_NET_F_MTU;
 	virtio_accept_features(features);
 	header_len = 10;
 	if (!(features & VIRTIO_F_VERSION_1))
@@ -92,14 +94,19 @@ static bool start(void)
 	return true;
 }
 
-bool net_device_start(uint8_t mac[6])
+bool net_device_start(uint8_t mac[6], uint16_t *mtu)
 {
+	enum { MTU = 10 }; // its offset in struct virtio_net_config
+
 	if (!start()) {
 		virtio_set_status(VIRTIO_STATUS_FAILED);
 		return false;
 	}
 	for (unsigned i = 0; i < 6; i++)
 		mac[i] = virtio_config8(i);
+	*mtu = 0;
+	if (advises_mtu)
+		*mtu = (uint16_t)(virtio_config8(MTU) | virtio_config8(MTU + 1) << 8);
 	return true;
 }
 

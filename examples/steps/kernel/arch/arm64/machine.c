@@ -9,7 +9,7 @@
 #include "../../virtio/virtio.h"
 #include "arm64.h"
 
-enum { UART_DR = 0x00, UART_FR = 0x18, UART_FR_TXFF = 1 << 5 };
+enum { UART_DR = 0x00, UART_FR = 0x18, UART_FR_RXFE = 1 << 4, UART_FR_TXFF = 1 << 5 };
 enum { TIMER_ENABLE = 1, PSCI_SYSTEM_OFF = 0x84000008 };
 
 static uintptr_t uart;
@@ -54,6 +54,13 @@ void console_write(const char *s, size_t n)
 			;
 		mmio_write32(uart + UART_DR, (unsigned char)s[i]);
 	}
+}
+
+int console_read(void)
+{
+	if (!uart || mmio_read32(uart + UART_FR) & UART_FR_RXFE)
+		return -1;
+	return mmio_read32(uart + UART_DR) & 0xff;
 }
 
 uint64_t clock_ns(void)

@@ -6,7 +6,7 @@
 #include "../../kernel.h"
 #include "x86_64.h"
 
-enum { COM1 = 0x3f8, UART_LSR = 5, UART_LSR_THRE = 0x20 };
+enum { COM1 = 0x3f8, UART_LSR = 5, UART_LSR_DR = 0x01, UART_LSR_THRE = 0x20 };
 enum { PIT_CHANNEL0 = 0x40, PIT_CHANNEL2 = 0x42, PIT_MODE = 0x43, PIT_HZ = 1193182 };
 enum { SPEAKER = 0x61, SPEAKER_GATE = 1, SPEAKER_OUT = 0x20 };
 enum { ACPI_PM1A_CNT = 0x604, ACPI_SLEEP_OFF = 0x2000 };
@@ -63,6 +63,11 @@ void console_write(const char *s, size_t n)
 			;
 		out8(COM1, (uint8_t)s[i]);
 	}
+}
+
+int console_read(void)
+{
+	return in8(COM1 + UART_LSR) & UART_LSR_DR ? in8(COM1) : -1;
 }
 
 // set_timer asks for one interrupt; the PIT can wait 54 ms at most, the caller
