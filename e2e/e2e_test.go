@@ -82,6 +82,21 @@ func nothingNew(t *testing.T, before harness.Machine) {
 	must.NoError(t, site.AwaitNothingNew(ctx, before))
 }
 
+// eventually repeats what nobody tells when it will do, until ctx ends.
+func eventually(ctx context.Context, do func() error) error {
+	for {
+		err := do()
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
 // get asks one instance of a service, and decodes its JSON answer.
 func get(ctx context.Context, at *api.ServiceRegistration, path string, into any) error {
 	url := fmt.Sprintf("http://%s:%d%s", at.Address, at.Port, path)

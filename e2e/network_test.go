@@ -203,17 +203,7 @@ func address(host string, port int) string { return net.JoinHostPort(host, strco
 func getPort(ctx context.Context, alloc *api.Allocation, label, path string, into any) error {
 	port := portOf(alloc, label)
 	at := &api.ServiceRegistration{Address: port.HostIP, Port: port.Value}
-	for {
-		err := get(ctx, at, path, into)
-		if err == nil || ctx.Err() != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(200 * time.Millisecond): // nobody tells when it listens
-		}
-	}
+	return eventually(ctx, func() error { return get(ctx, at, path, into) })
 }
 
 // echoes sends datagrams until one comes back: UDP may lose some.

@@ -66,12 +66,8 @@ func StartCluster(ctx context.Context, layout Layout, options ClusterOptions) (*
 	if err != nil {
 		return nil, err
 	}
-	plugin, err := layout.Program(PluginName)
-	if err != nil {
-		return nil, err
-	}
 	c := &Cluster{Dir: options.Dir, Program: nomad, Left: lookFor(nomadFootprint)}
-	if err := c.prepare(plugin, options); err != nil {
+	if err := c.prepare(layout, options); err != nil {
 		return nil, fmt.Errorf("preparing Nomad's folder %s: %w", c.Dir, err)
 	}
 	c.changed = func() error { return nil }
@@ -88,16 +84,27 @@ func StartCluster(ctx context.Context, layout Layout, options ClusterOptions) (*
 	return c, nil
 }
 
-// prepare writes the configurations and lays the plugin where Nomad looks.
-func (c *Cluster) prepare(plugin string, options ClusterOptions) error {
+// empty makes the cluster's folder anew, with nothing but the plugin in it.
+func (c *Cluster) empty(layout Layout) error {
+	plugin, err := layout.Program(PluginName)
+	if err != nil {
+		return err
+	}
 	if err := os.RemoveAll(c.Dir); err != nil {
 		return err
 	}
-	plugins := filepath.Join(c.Dir, "plugins")
-	if err := os.MkdirAll(plugins, 0o755); err != nil {
+	if err := os.MkdirAll(c.plugins(), 0o755); err != nil {
 		return err
 	}
-	if err := copyFile(plugin, filepath.Join(plugins, PluginName)); err != nil {
+	return copyFile(plugin, filepath.Join(c.plugins(), PluginName))
+}
+
+// plugins is the folder that Nomad looks for plugins in.
+func (c *Cluster) plugins() string { return filepath.Join(c.Dir, "plugins") }
+
+// prepare writes the configurations and lays the plugin where Nomad looks.
+func (c *Cluster) prepare(layout Layout, options ClusterOptions) error {
+	if err := c.empty(layout); err != nil {
 		return err
 	}
 	ports, err := freePorts(4)
@@ -105,9 +112,13 @@ func (c *Cluster) prepare(plugin string, options ClusterOptions) error {
 		return err
 	}
 	values := map[string]any{
+		"Name":       "unikernel-edge",
+		"Address":    "127.0.0.1",
+		"Interface":  "lo",
+		"Server":     fmt.Sprintf("127.0.0.1:%d", ports[1]),
 		"ServerData": filepath.Join(c.Dir, "server"),
 		"ClientData": filepath.Join(c.Dir, "client"),
-		"Plugins":    plugins,
+		"Plugins":    c.plugins(),
 		"ServerHTTP": ports[0],
 		"ServerRPC":  ports[1],
 		"ServerSerf": ports[2],
@@ -138,6 +149,13 @@ func (c *Cluster) write(role, text string, values map[string]any) error {
 func (c *Cluster) file(role, kind string) string { return filepath.Join(c.Dir, role+"."+kind) }
 
 func (c *Cluster) start(ctx context.Context) error {
+	if err := c.runServer(ctx); err != nil {
+		return fmt.Errorf("starting the Nomad server: %w", err)
+	}
+	return c.StartNode(ctx)
+}
+
+func (c *Cluster) runServer(ctx context.Context) error {
 	var err error
 	if c.Server, err = c.spawn("server"); err != nil {
 		return err
@@ -145,10 +163,7 @@ func (c *Cluster) start(ctx context.Context) error {
 	if err := c.changed(); err != nil {
 		return err
 	}
-	if err := c.answers(ctx, c.Server, c.Address); err != nil {
-		return fmt.Errorf("starting the Nomad server: %w", err)
-	}
-	return c.StartNode(ctx)
+	return c.answers(ctx, c.Server, c.Address)
 }
 
 func (c *Cluster) spawn(role string) (*Process, error) {

@@ -31,7 +31,7 @@ type Docker struct {
 
 	Daemon  *Process  // nil: the machine's own
 	Scratch string    // folder of its sockets
-	HadLink bool      // docker0 was there before
+	HadLink bool      // docker0 was there before, or goes with a namespace
 	Left    Footprint // what it leaves when it ends
 	Images  []string  // tags to remove from the machine's own daemon
 }
@@ -42,6 +42,12 @@ func StartDocker(ctx context.Context, dir string) (*Docker, error) {
 	if d, err := dialDocker(ctx, os.Getenv(client.EnvOverrideHost)); err == nil {
 		return d, nil
 	}
+	return startDockerIn(ctx, "", dir)
+}
+
+// startDockerIn starts a daemon in the network namespace at a path; empty: in
+// our own.
+func startDockerIn(ctx context.Context, namespace, dir string) (*Docker, error) {
 	dockerd, err := exec.LookPath("dockerd")
 	if err != nil {
 		return nil, fmt.Errorf("no Docker daemon answers and none is installed, run `make deps`: %w", err)
@@ -54,10 +60,10 @@ func StartDocker(ctx context.Context, dir string) (*Docker, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Docker{Scratch: scratch, Host: "unix://" + filepath.Join(scratch, "docker.sock"), HadLink: hasLink("docker0"), Left: lookFor(dockerFootprint)}
+	d := &Docker{Scratch: scratch, Host: "unix://" + filepath.Join(scratch, "docker.sock"), HadLink: namespace != "" || hasLink("docker0"), Left: lookFor(dockerFootprint)}
 	// Without rules in the firewall, published ports are served by Docker's
 	// proxies, and the machine's own rules stay as they are.
-	d.Daemon, err = spawn(filepath.Join(dir, "dockerd.log"), daemonEnv(scratch, dir), dockerd,
+	d.Daemon, err = spawnIn(namespace, filepath.Join(dir, "dockerd.log"), daemonEnv(scratch, dir), dockerd,
 		"--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(scratch, "exec"),
 		"--pidfile", filepath.Join(scratch, "pid"), "--host", d.Host,
 		"--iptables=false", "--ip6tables=false", "--ip-masq=false", "--ip-forward=false")
@@ -83,6 +89,13 @@ func dialDocker(ctx context.Context, host string) (*Docker, error) {
 		return nil, errors.Join(err, c.Close())
 	}
 	return &Docker{Host: host, Client: c}, nil
+}
+
+// reconnect makes the client that a file cannot keep.
+func (d *Docker) reconnect() error {
+	var err error
+	d.Client, err = client.NewClientWithOpts(client.WithHost(d.Host), client.WithAPIVersionNegotiation())
+	return err
 }
 
 func (d *Docker) await(ctx context.Context) error {

@@ -209,8 +209,8 @@ func (c *Cluster) deregister(ctx context.Context, jobID string, purge bool) erro
 
 func (c *Cluster) foldersGone(allocs []*api.AllocationListStub) error {
 	for _, alloc := range allocs {
-		if _, err := os.Stat(c.allocDir(alloc.ID)); !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("job %s: allocation %s still has its folder", alloc.JobID, alloc.ID)
+		if left := glob([]string{filepath.Join(c.Dir, "*", "alloc", alloc.ID)}); len(left) > 0 {
+			return fmt.Errorf("job %s: allocation %s still has its folder %s", alloc.JobID, alloc.ID, left[0])
 		}
 	}
 	return nil

@@ -167,6 +167,13 @@ func processes() ([]int, error) {
 	return pids, err
 }
 
+// ProcessesOf lists the processes whose command line bears a mark, such as an
+// allocation's ID.
+func ProcessesOf(mark string) ([]int, error) {
+	pids, err := processes()
+	return slices.DeleteFunc(pids, func(pid int) bool { return !strings.Contains(commandLine(pid), mark) }), err
+}
+
 func commandLine(pid int) string {
 	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)) // gone: no command line
 	return strings.TrimSpace(strings.ReplaceAll(string(data), "\x00", " "))

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/containernetworking/plugins/pkg/ns"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,6 +24,24 @@ type Process struct {
 	PID     int
 	Started string // as the kernel counts, to know it from a later process of the same number
 	Log     string // file that holds what it printed
+}
+
+// spawnIn is spawn in the network namespace at a path; empty: in our own.
+func spawnIn(namespace, log string, env []string, argv ...string) (*Process, error) {
+	if namespace == "" {
+		return spawn(log, env, argv...)
+	}
+	place, err := ns.GetNS(namespace)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = place.Close() }()
+	var p *Process
+	err = place.Do(func(ns.NetNS) error { // on one thread, whose namespace a new process has
+		p, err = spawn(log, env, argv...)
+		return err
+	})
+	return p, err
 }
 
 // spawn starts a daemon that appends its output to a log.

@@ -24,6 +24,7 @@ type Site struct {
 	Docker *Docker
 	Nomad  *Cluster
 	Consul *Process // nil: none was started
+	Fleet  *Fleet   // nil: none was started
 	Before Machine  // what was there before
 	State  string   // file that keeps this, until the site is closed
 
@@ -120,7 +121,7 @@ func (s *Site) Close() error {
 	if s.Nomad != nil {
 		errs = append(errs, s.Nomad.PurgeAll(ctx), s.Nomad.Stop(ctx))
 	}
-	errs = append(errs, s.StopConsul(ctx))
+	errs = append(errs, s.StopConsul(ctx), s.StopFleet(ctx))
 	if s.Docker != nil {
 		errs = append(errs, s.Docker.Stop(ctx))
 	}

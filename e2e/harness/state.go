@@ -15,8 +15,6 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
-
-	"github.com/docker/docker/client"
 )
 
 // stateFile keeps an open site, so that another run can close it: one that was
@@ -97,13 +95,16 @@ func closeLeftover(layout Layout, name string) error {
 func (s *Site) connect() error {
 	var err error
 	if s.Docker != nil {
-		if s.Docker.Client, err = client.NewClientWithOpts(client.WithHost(s.Docker.Host), client.WithAPIVersionNegotiation()); err != nil {
+		if err = s.Docker.reconnect(); err != nil {
 			return err
 		}
 	}
 	if s.Nomad != nil {
 		s.Nomad.changed = s.save
 		err = s.Nomad.connect()
+	}
+	if s.Fleet != nil {
+		err = errors.Join(err, s.Fleet.reconnect(s.save))
 	}
 	return err
 }

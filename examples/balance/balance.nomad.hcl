@@ -68,10 +68,16 @@ job "balance" {
         destination = "local/nginx.conf"
 
         # nginx takes new connections by the new configuration and finishes the
-        # old ones by the old.
-        change_mode   = "signal"
-        change_signal = "SIGHUP"
-        splay         = "0s"
+        # old ones by the old. A script that finds no nginx yet does no harm,
+        # while a signal (change_mode = "signal") that comes between the first
+        # rendering and nginx's start makes Nomad fail the task.
+        change_mode = "script"
+        splay       = "0s"
+
+        change_script {
+          command = "/usr/sbin/nginx"
+          args    = ["-e", "stderr", "-c", "/local/nginx.conf", "-s", "reload"]
+        }
 
         # Without this, Nomad waits for 5 quiet seconds, and shutdown_delay below
         # would have to be longer.
