@@ -117,11 +117,11 @@ func (s *Site) folders() []string {
 func (s *Site) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()
-	var errs []error
+	errs := []error{s.StopFleet(ctx)}
 	if s.Nomad != nil {
 		errs = append(errs, s.Nomad.PurgeAll(ctx), s.Nomad.Stop(ctx))
 	}
-	errs = append(errs, s.StopConsul(ctx), s.StopFleet(ctx))
+	errs = append(errs, s.StopConsul(ctx))
 	if s.Docker != nil {
 		errs = append(errs, s.Docker.Stop(ctx))
 	}
