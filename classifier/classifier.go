@@ -13,6 +13,7 @@
 package classifier
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,9 @@ type Options struct {
 	Images Images
 	// Cluster looks at the live cluster; nil does not.
 	Cluster Cluster
+	// Namespace is the one that the job goes to, where that is not for the job
+	// to say: of the request that carries it, or of the caller's environment.
+	Namespace string
 }
 
 // Result is a classified job.
@@ -47,7 +51,8 @@ func Classify(ctx context.Context, f *jobfile.File, o Options) (*Result, error) 
 		o.Policy = Default()
 	}
 	job := f.Job
-	policy := o.Policy.For(deref(job.Namespace), deref(job.NodePool))
+	o.Namespace = cmp.Or(o.Namespace, deref(job.Namespace))
+	policy := o.Policy.For(o.Namespace, deref(job.NodePool))
 	subjects, err := readSubjects(f, policy)
 	if err != nil {
 		return nil, err
@@ -66,7 +71,7 @@ func Classify(ctx context.Context, f *jobfile.File, o Options) (*Result, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &Result{Report: newReport(f, policy, subjects), File: out}, nil
+	return &Result{Report: newReport(f, o.Namespace, policy, subjects), File: out}, nil
 }
 
 // readSubjects reads the hints of every task; all that is wrong is told at once.

@@ -5,10 +5,14 @@ package classifier
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/hashicorp/nomad/api"
 )
+
+// ErrCluster marks a look at the cluster that failed.
+var ErrCluster = errors.New("look at the cluster")
 
 // Cluster looks at the live cluster.
 type Cluster interface {
@@ -17,9 +21,11 @@ type Cluster interface {
 
 // Need is a task that looks for a place.
 type Need struct {
-	Job   *api.Job
-	Group *api.TaskGroup
-	Task  *api.Task
+	// Namespace is the one that the job goes to, "": the default one.
+	Namespace string
+	Job       *api.Job
+	Group     *api.TaskGroup
+	Task      *api.Task
 	// Arch is the one architecture its unikernel image is bound to, "": any.
 	Arch string
 	// MemoryMiB is what it takes as a unikernel, and GuestMiB the least that

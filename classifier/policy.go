@@ -4,6 +4,7 @@
 package classifier
 
 import (
+	"cmp"
 	"crypto/sha256"
 	_ "embed"
 	"encoding/json"
@@ -180,8 +181,9 @@ func Default() *Policy {
 func (p *Policy) ID() string { return p.Name + "/" + p.hash }
 
 // For returns the policy for a job: with every override whose namespace and
-// node pool fit, in order.
+// node pool fit, in order. "" stands for the default ones.
 func (p *Policy) For(namespace, nodePool string) *Policy {
+	namespace, nodePool = cmp.Or(namespace, "default"), cmp.Or(nodePool, "default")
 	out := *p
 	for _, o := range p.Overrides {
 		if (o.Namespace != "" && o.Namespace != namespace) || (o.NodePool != "" && o.NodePool != nodePool) {

@@ -46,9 +46,9 @@ type TaskReport struct {
 	AsUnikernel *Placement `json:"as_unikernel,omitempty"`
 }
 
-func newReport(f *jobfile.File, p *Policy, subjects []*subject) *Report {
+func newReport(f *jobfile.File, namespace string, p *Policy, subjects []*subject) *Report {
 	r := &Report{
-		Version: ReportVersion, Job: deref(f.Job.ID), Namespace: deref(f.Job.Namespace),
+		Version: ReportVersion, Job: deref(f.Job.ID), Namespace: namespace,
 		Format: string(f.Format), Policy: p.ID(), Tasks: []TaskReport{},
 	}
 	for _, s := range subjects {

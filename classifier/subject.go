@@ -188,13 +188,13 @@ func look(ctx context.Context, o Options, subjects []*subject) error {
 		if !s.considered() {
 			continue
 		}
-		need := Need{Job: s.job, Group: s.group, Task: s.task, Arch: s.arch(), MemoryMiB: s.memoryAsUnikernel()}
+		need := Need{Namespace: o.Namespace, Job: s.job, Group: s.group, Task: s.task, Arch: s.arch(), MemoryMiB: s.memoryAsUnikernel()}
 		if s.unikernel != nil {
 			need.GuestMiB = s.unikernel.MemoryMiB
 		}
 		view, err := o.Cluster.Group(ctx, need)
 		if err != nil {
-			return fmt.Errorf("look at the cluster: %w", err)
+			return fmt.Errorf("%w: %w", ErrCluster, err)
 		}
 		s.cluster = view
 		if s.before == "" {

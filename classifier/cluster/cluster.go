@@ -87,7 +87,7 @@ func (v *View) Group(ctx context.Context, need classifier.Need) (*classifier.Gro
 	if err != nil {
 		return nil, err
 	}
-	past, err := v.history(ctx, need.Job)
+	past, err := v.history(ctx, need)
 	if err != nil {
 		return nil, err
 	}
@@ -111,10 +111,10 @@ type history struct {
 type usage struct{ mib, mhz float64 }
 
 // history reads the running job; a job that does not run has none.
-func (v *View) history(ctx context.Context, job *api.Job) (*history, error) {
+func (v *View) history(ctx context.Context, need classifier.Need) (*history, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	id, ns := str(job.ID), str(job.Namespace)
+	id, ns := str(need.Job.ID), cmp.Or(need.Namespace, api.DefaultNamespace)
 	if h, ok := v.running[ns+"/"+id]; ok {
 		return h, nil
 	}

@@ -83,7 +83,7 @@ func place(nodes []*node, need classifier.Need, w way) classifier.Placement {
 		if why == "" {
 			why = unmet(n, need)
 		}
-		free := n.free(need.Job)
+		free := n.free(need)
 		if why == "" {
 			why = full(free, out.Takes)
 		}
@@ -102,7 +102,7 @@ func place(nodes []*node, need classifier.Need, w way) classifier.Placement {
 		out.FreeMiB += free.MemoryMiB
 		out.TotalMiB += n.total().MemoryMiB
 		out.Room += instances(free, out.Takes)
-		n.running(need.Job, out.Runs)
+		n.running(need, out.Runs)
 	}
 	out.Missing = mostFrequent(missing)
 	return out
@@ -150,10 +150,10 @@ func (n *node) total() classifier.Takes {
 
 // free is what a node has left without what the job itself holds there: a new
 // version of it takes the place of the old one.
-func (n *node) free(job *api.Job) classifier.Takes {
+func (n *node) free(need classifier.Need) classifier.Takes {
 	left := n.total()
 	for _, a := range n.allocs {
-		if !holds(a) || isOf(a, job) {
+		if !holds(a) || isOf(a, need) {
 			continue
 		}
 		for _, t := range a.AllocatedResources.Tasks {
@@ -165,9 +165,9 @@ func (n *node) free(job *api.Job) classifier.Takes {
 }
 
 // running counts the tasks of other jobs on a node by driver.
-func (n *node) running(job *api.Job, by map[string]int) {
+func (n *node) running(need classifier.Need, by map[string]int) {
 	for _, a := range n.allocs {
-		if !holds(a) || isOf(a, job) || a.Job == nil {
+		if !holds(a) || isOf(a, need) || a.Job == nil {
 			continue
 		}
 		if g := a.Job.LookupTaskGroup(a.TaskGroup); g != nil {
@@ -212,8 +212,8 @@ func holds(a *api.Allocation) bool {
 
 // isOf tells whether an allocation is of the job under decision, which a new
 // version replaces.
-func isOf(a *api.Allocation, job *api.Job) bool {
-	return a.JobID == str(job.ID) && a.Namespace == cmp.Or(str(job.Namespace), api.DefaultNamespace)
+func isOf(a *api.Allocation, need classifier.Need) bool {
+	return a.JobID == str(need.Job.ID) && a.Namespace == cmp.Or(need.Namespace, api.DefaultNamespace)
 }
 
 // What Nomad takes for a task or group that says nothing.

@@ -8,6 +8,7 @@ package gate
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -35,9 +36,10 @@ type Options struct {
 	Nomad *api.Config
 	// Decide are the options by which every job is decided.
 	Decide classifier.Options
-	// Cluster, if given, makes the view of the cluster for one request, with
-	// the token that the request came with.
-	Cluster func(token string) (classifier.Cluster, error)
+	// Cluster, if given, makes the view of the cluster for one request, given
+	// the token that the request came with and the region that it goes to ("":
+	// the agent's own).
+	Cluster func(token, region string) (classifier.Cluster, error)
 	// FailOpen lets a job that cannot be classified pass as it came; otherwise
 	// it is refused.
 	FailOpen bool
@@ -105,9 +107,16 @@ func mayHoldJob(r *http.Request) bool {
 // errTooLarge marks a body beyond maxBody.
 var errTooLarge = errors.New("the request is larger than 32 MiB")
 
+// status is the answer's: Nomad's own where it refused a look at the cluster.
 func status(err error) int {
-	if errors.Is(err, errTooLarge) {
+	var answer api.UnexpectedResponseError
+	switch {
+	case errors.Is(err, errTooLarge):
 		return http.StatusRequestEntityTooLarge
+	case errors.As(err, &answer) && answer.HasStatusCode():
+		return answer.StatusCode()
+	case errors.Is(err, classifier.ErrCluster):
+		return http.StatusBadGateway
 	}
 	return http.StatusBadRequest
 }
@@ -172,12 +181,47 @@ func (g *Gate) decide(ctx context.Context, r *http.Request, body []byte) (*class
 		return nil, err
 	}
 	o := g.opts.Decide
+	to := destination(r, body)
+	o.Namespace = to.Namespace
 	if g.opts.Cluster != nil {
-		if o.Cluster, err = g.opts.Cluster(r.Header.Get("X-Nomad-Token")); err != nil {
+		if o.Cluster, err = g.opts.Cluster(token(r), cmp.Or(to.Region, deref(f.Job.Region))); err != nil {
 			return nil, err
 		}
 	}
 	return classifier.Classify(ctx, f, o)
+}
+
+// address is where a request sends its job.
+type address struct{ Namespace, Region string }
+
+// destination reads where a request sends its job, if not where the job says:
+// what the query names counts more than the body, as in Nomad's agent.
+func destination(r *http.Request, body []byte) address {
+	var to address
+	if json.Unmarshal(body, &to) != nil {
+		return address{}
+	}
+	q := r.URL.Query()
+	return address{cmp.Or(q.Get("namespace"), to.Namespace), cmp.Or(q.Get("region"), to.Region)}
+}
+
+// token is a request's own, in either of the ways that Nomad takes it.
+func token(r *http.Request) string {
+	if t := r.Header.Get("X-Nomad-Token"); t != "" {
+		return t
+	}
+	scheme, bearer, _ := strings.Cut(strings.TrimSpace(r.Header.Get("Authorization")), " ")
+	if !strings.EqualFold(scheme, "bearer") {
+		return ""
+	}
+	return strings.TrimSpace(bearer)
+}
+
+func deref(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
 }
 
 func summary(r *classifier.Report) string {

@@ -5,6 +5,8 @@ package gate_test
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -17,6 +19,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 	"github.com/shoenig/test/must"
 
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/classifier"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/classifier/gate"
 )
 
@@ -128,6 +131,87 @@ func TestFail(t *testing.T) {
 
 	_, err = gate.New(gate.Options{Nomad: &api.Config{Address: "unix:///x"}, Log: hclog.NewNullLogger()})
 	must.ErrorContains(t, err, "http://HOST:PORT")
+}
+
+// view is a cluster that nobody may look at.
+type view struct{ err error }
+
+func (v view) Group(context.Context, classifier.Need) (*classifier.GroupView, error) {
+	return nil, v.err
+}
+
+// TestCluster: the view is made for the request's token and region, by the
+// namespace of the request; what Nomad answers to it is the gate's answer.
+func TestCluster(t *testing.T) {
+	refused := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "Permission denied", http.StatusForbidden)
+	}))
+	defer refused.Close()
+	client, err := api.NewClient(&api.Config{Address: refused.URL})
+	must.NoError(t, err)
+	_, _, forbidden := client.Nodes().List(nil)
+	must.Error(t, forbidden)
+
+	var token, region string
+	var answer error
+	g, err := gate.New(gate.Options{
+		Nomad: &api.Config{Address: refused.URL, TLSConfig: &api.TLSConfig{}}, Log: hclog.NewNullLogger(),
+		Cluster: func(t, r string) (classifier.Cluster, error) {
+			token, region = t, r
+			return view{answer}, nil
+		},
+	})
+	must.NoError(t, err)
+	server := httptest.NewServer(g)
+	defer server.Close()
+	for _, tc := range []struct {
+		err    error
+		query  string
+		status int
+		region string
+	}{
+		{forbidden, "", http.StatusForbidden, ""},
+		{errors.New("no route"), "?region=eu", http.StatusBadGateway, "eu"},
+	} {
+		answer = tc.err
+		code, got, _ := send(t, http.MethodPut, server.URL+"/v1/jobs"+tc.query, fmt.Sprintf(request, "low"))
+		must.Eq(t, tc.status, code)
+		must.StrContains(t, got, "look at the cluster")
+		must.Eq(t, "secret", token)
+		must.Eq(t, tc.region, region)
+	}
+}
+
+// TestNamespace: the policy of the namespace that the request names holds.
+func TestNamespace(t *testing.T) {
+	policy, err := classifier.ParsePolicy([]byte(string(classifier.DefaultPolicy)+`
+override {
+  namespace = "edge"
+  thresholds {
+    unikernel = 1
+    container = 2
+  }
+}`), "policy.hcl")
+	must.NoError(t, err)
+	agent := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer agent.Close()
+	g, err := gate.New(gate.Options{
+		Nomad: &api.Config{Address: agent.URL, TLSConfig: &api.TLSConfig{}}, Log: hclog.NewNullLogger(), Decide: classifier.Options{Policy: policy},
+	})
+	must.NoError(t, err)
+	server := httptest.NewServer(g)
+	defer server.Close()
+	job := fmt.Sprintf(request, "low")
+	for _, tc := range []struct{ query, body, want string }{
+		{"", job, "unikernel"},
+		{"?namespace=edge", job, "container"},
+		{"", strings.Replace(job, `{"Job"`, `{"Namespace": "edge", "Job"`, 1), "container"},
+		{"", strings.Replace(job, `"ID"`, `"Namespace": "edge", "ID"`, 1), "container"},
+		{"?namespace=default", strings.Replace(job, `"ID"`, `"Namespace": "edge", "ID"`, 1), "unikernel"},
+	} {
+		_, _, header := send(t, http.MethodPut, server.URL+"/v1/jobs"+tc.query, tc.body)
+		must.Eq(t, "g/t="+tc.want, header.Get("X-Nomad-Hybrid"), must.Sprint(tc.query, tc.body))
+	}
 }
 
 // TestStreams: an open stream's first line arrives, and a websocket's bytes go

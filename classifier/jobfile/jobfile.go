@@ -31,8 +31,7 @@ const (
 	HCL Format = "hcl"
 	// JSON is the job of Nomad's API, bare or under a "Job" key.
 	JSON Format = "json"
-	// HCLJSON is Nomad's job language in HCL's JSON syntax. It can be read,
-	// not rewritten.
+	// HCLJSON is Nomad's job language in HCL's JSON syntax.
 	HCLJSON Format = "hcl-json"
 )
 
@@ -172,9 +171,8 @@ func (f *File) open() (err error) {
 		f.editor, err = newHCLEditor(f)
 	case JSON:
 		f.editor, err = newJSONEditor(f)
-	default:
-		err = fmt.Errorf("%s: HCL in JSON syntax %w; write the job in HCL, or give the JSON that "+
-			"`nomad job run -output` prints", f.opts.Path, ErrNotEditable)
+	case HCLJSON:
+		f.editor, err = newHCLJSONEditor(f)
 	}
 	return err
 }

@@ -197,6 +197,46 @@ func TestRewriteDynamic(t *testing.T) {
 	must.ErrorIs(t, err, jobfile.ErrNotEditable)
 }
 
+// TestRewriteHCLJSON: the same rules hold in HCL's JSON syntax.
+func TestRewriteHCLJSON(t *testing.T) {
+	in := `{"job": {"j": {
+  "meta": {"hybrid_unikernel_image": "local/steps-${attr.cpu.arch}"},
+  "dynamic": {"group": {"for_each": ["a", "b"], "labels": ["${group.value}"], "content": {
+    "task": {"t": {"driver": "docker", "config": {"image": "${group.value}"}}}}}},
+  "group": [{"plain": {"task": {"t": {"driver": "docker", "config": [{"image": "c"}],
+    "affinity": [{"attribute": "${node.class}", "value": "x", "weight": 10}]}}}}]
+}}}`
+	f, err := jobfile.Parse([]byte(in), jobfile.Options{Path: "job.json"})
+	must.NoError(t, err)
+	must.Eq(t, jobfile.HCLJSON, f.Format)
+	plain := jobfile.Ref{Group: -1}
+	var made []jobfile.Edit
+	for gi, g := range f.Job.TaskGroups {
+		if *g.Name == "plain" {
+			plain.Group = gi
+			continue
+		}
+		made = append(made, edit(jobfile.Ref{Group: gi}))
+	}
+	refs, err := f.Siblings(made[0].Ref)
+	must.NoError(t, err)
+	must.Eq(t, []jobfile.Ref{made[0].Ref, made[1].Ref}, refs)
+
+	out, err := f.Rewrite([]jobfile.Edit{edit(plain)})
+	must.NoError(t, err)
+	must.StrContains(t, string(out.Source), `"config": [{"image": "local/steps-${attr.cpu.arch}","guest": "unikraft"}]`)
+	must.StrContains(t, string(out.Source), `"weight": 10},{"attribute":"${attr.driver.unikernel.kvm}"`)
+	out, err = f.Rewrite(made)
+	must.NoError(t, err)
+	must.StrContains(t, string(out.Source), `"config": [{"image": "c"}]`)
+
+	_, err = f.Rewrite(made[:1])
+	must.ErrorIs(t, err, jobfile.ErrNotEditable)
+	made[1].Config[1].Value = "mirage"
+	_, err = f.Rewrite(made)
+	must.ErrorIs(t, err, jobfile.ErrNotEditable)
+}
+
 // TestUnwrap makes one side of `driver = "hybrid"` the whole config.
 func TestUnwrap(t *testing.T) {
 	in := `job "j" {

@@ -77,10 +77,7 @@ func (f *follower) result(ctx context.Context, eval *api.Evaluation, unplaced bo
 	if unplaced {
 		return exitUnplaced, nil
 	}
-	if eval.Status != api.EvalStatusComplete {
-		return exitFailed, nil
-	}
-	return exitDone, nil
+	return exitDone, nil // also where the evaluation failed: Nomad's own tool ends so
 }
 
 // await returns an evaluation when it is done.

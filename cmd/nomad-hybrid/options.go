@@ -133,13 +133,6 @@ func (c *command) classify(o *jobOptions, job string) (*jobfile.File, *classifie
 	if !o.noImages {
 		opts.Images = &look.Looker{Timeout: imageTimeout}
 	}
-	if o.cluster {
-		client, err := o.nomad.client()
-		if err != nil {
-			return nil, nil, err
-		}
-		opts.Cluster = cluster.New(client)
-	}
 	src, name, err := c.readJob(job)
 	if err != nil {
 		return nil, nil, err
@@ -150,11 +143,30 @@ func (c *command) classify(o *jobOptions, job string) (*jobfile.File, *classifie
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the job: %w", err)
 	}
+	if opts.Namespace = c.namespace(o, file); o.cluster {
+		client, err := o.nomad.client()
+		if err != nil {
+			return nil, nil, err
+		}
+		if file.Job.Region != nil {
+			client.SetRegion(*file.Job.Region)
+		}
+		opts.Cluster = cluster.New(client)
+	}
 	result, err := classifier.Classify(c.ctx, file, opts)
 	if err != nil {
 		return nil, nil, err
 	}
 	return file, result, nil
+}
+
+// namespace is the one that `nomad job run` would register the job in: the
+// job's own, else -namespace or NOMAD_NAMESPACE.
+func (c *command) namespace(o *jobOptions, f *jobfile.File) string {
+	if f.Job.Namespace != nil {
+		return *f.Job.Namespace
+	}
+	return o.nomad.config().Namespace
 }
 
 func readPolicy(path string) (*classifier.Policy, error) {

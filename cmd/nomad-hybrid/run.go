@@ -4,7 +4,6 @@
 package main
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -138,7 +137,11 @@ func (c *runCommand) submission(f *jobfile.File) (*api.JobSubmission, error) {
 		files.Write(content)
 		files.WriteByte('\n')
 	}
-	return &api.JobSubmission{Source: string(f.Source), Format: "hcl2", VariableFlags: vars, Variables: files.String()}, nil
+	format := "hcl2"
+	if f.Format == jobfile.HCLJSON {
+		format = "json" // as Nomad's own tool calls it
+	}
+	return &api.JobSubmission{Source: string(f.Source), Format: format, VariableFlags: vars, Variables: files.String()}, nil
 }
 
 func addVar(vars map[string]string, s string) {
@@ -185,8 +188,9 @@ func (c *runCommand) register(job *api.Job, options *api.RegisterOptions) int {
 
 // explainRegister tells a job that changed meanwhile from other failures.
 func explainRegister(err error, o *api.RegisterOptions) error {
-	if o.EnforceIndex && strings.Contains(err.Error(), api.RegisterEnforceIndexErrPrefix) {
-		return errors.Join(err, fmt.Errorf("the job was not updated: its modify index is not %d; look at it again with `nomad job inspect`", o.ModifyIndex))
+	if _, why, refused := strings.Cut(err.Error(), api.RegisterEnforceIndexErrPrefix); o.EnforceIndex && refused {
+		return fmt.Errorf("the job was not updated: -check-index %d%s; plan it again, and take the index that is there now",
+			o.ModifyIndex, strings.TrimSuffix(strings.TrimPrefix(why, fmt.Sprintf(" %d", o.ModifyIndex)), ")"))
 	}
 	return fmt.Errorf("submit the job: %w", err)
 }

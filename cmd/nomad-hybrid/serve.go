@@ -49,7 +49,10 @@ Options:
                    Serve HTTPS with this certificate and key.
   -fail-open       Let a job that cannot be classified pass as it came.
   -policy FILE     Decide by this policy instead of the default one.
-  -cluster         Look at the live cluster, with each request's own token.
+  -cluster         Look at the live cluster, with the gate's own token
+                   (-token, NOMAD_TOKEN) if it has one, else with each
+                   request's. It needs node:read, and read-job in the
+                   namespaces of the jobs.
   -no-images       Look into no image.
 ` + nomadOptionsHelp)
 }
@@ -133,12 +136,17 @@ func (c *serveCommand) gate(log hclog.Logger) (*gate.Gate, error) {
 		o.Decide.Images = &look.Looker{Timeout: imageTimeout}
 	}
 	if c.cluster {
-		o.Cluster = func(token string) (classifier.Cluster, error) {
+		o.Cluster = func(token, region string) (classifier.Cluster, error) {
 			client, err := c.nomad.client()
 			if err != nil {
 				return nil, err
 			}
-			client.SetSecretID(token) // never the gate's own
+			if c.nomad.config().SecretID == "" {
+				client.SetSecretID(token)
+			}
+			if region != "" {
+				client.SetRegion(region)
+			}
 			return cluster.New(client), nil
 		}
 	}
