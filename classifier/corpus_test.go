@@ -45,7 +45,9 @@ var looksLikeJob = regexp.MustCompile(`(?m)^\s*job\s+"|"TaskGroups"|^\s*"job"`)
 func TestCorpus(t *testing.T) {
 	count := map[string]int{}
 	eager := eagerPolicy(t)
-	err := filepath.WalkDir(*corpus, func(path string, d fs.DirEntry, err error) error {
+	root, err := filepath.Abs(*corpus)
+	must.NoError(t, err)
+	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
@@ -54,7 +56,7 @@ func TestCorpus(t *testing.T) {
 			return err
 		}
 		count["files"]++
-		f, err := parseWithVariables(src, path)
+		f, err := parseWithVariables(t, src, path)
 		if err != nil {
 			count["not parsed by Nomad's own parser"]++
 			t.Logf("not parsed: %s", firstLine(err))
@@ -72,13 +74,26 @@ func TestCorpus(t *testing.T) {
 	}
 }
 
+// small says of every image that it is a small static program.
+type small struct{}
+
+func (small) Container(_ context.Context, ref string) (*classifier.ContainerImage, error) {
+	return &classifier.ContainerImage{Ref: ref, SizeMiB: 1, Runtime: "static"}, nil
+}
+
+func (small) Unikernel(context.Context, string) (*classifier.UnikernelImage, error) { return nil, nil }
+
 func runOne(t *testing.T, count map[string]int, path string, f *jobfile.File, p *classifier.Policy) {
 	t.Helper()
 	label := "default: "
 	if p != nil {
 		label = "eager: "
 	}
-	r, err := classifier.Classify(context.Background(), f, classifier.Options{Policy: p})
+	o := classifier.Options{Policy: p}
+	if p != nil {
+		o.Images = small{} // else there would be too little to decide by
+	}
+	r, err := classifier.Classify(context.Background(), f, o)
 	if errors.Is(err, jobfile.ErrVerify) || (err != nil && !errors.Is(err, classifier.ErrRefused) && !errors.Is(err, jobfile.ErrNotEditable)) {
 		t.Errorf("%s%s: %v", label, path, err)
 		return
@@ -100,41 +115,47 @@ func runOne(t *testing.T, count map[string]int, path string, f *jobfile.File, p 
 		return
 	}
 	count[label+"jobs rewritten"]++
-	again, err := classifier.Classify(context.Background(), r.File, classifier.Options{Policy: p})
+	again, err := classifier.Classify(context.Background(), r.File, o)
 	must.NoError(t, err, must.Sprint(path))
 	must.Eq(t, string(r.File.Source), string(again.File.Source), must.Sprint(path))
 }
 
 // parseWithVariables gives variables without a default some value, of
-// whatever type the job takes.
-func parseWithVariables(src []byte, path string) (*jobfile.File, error) {
-	opts := jobfile.Options{Path: filepath.Base(path), Lax: true}
-	f, err := jobfile.Parse(src, opts)
-	for _, value := range []string{"1", `["a"]`, "true", `{}`} {
+// whatever type the job takes. Files that it reads are looked for beside it.
+func parseWithVariables(t *testing.T, src []byte, path string) (*jobfile.File, error) {
+	t.Helper()
+	dir, err := os.Getwd()
+	must.NoError(t, err)
+	must.NoError(t, os.Chdir(filepath.Dir(path)))
+	defer func() { must.NoError(t, os.Chdir(dir)) }()
+	values := []string{"1", `["a"]`, "true", "{}", `[]`}
+	tried := map[string]int{}
+	for {
+		opts := jobfile.Options{Path: filepath.Base(path), Lax: true, AllowFS: true}
+		for name, n := range tried {
+			opts.Vars = append(opts.Vars, name+"="+values[n])
+		}
+		f, err := jobfile.Parse(src, opts)
 		if err == nil {
 			return f, nil
 		}
-		vars := map[string]bool{}
-		for range 20 {
-			m := regexp.MustCompile(`Unset variable "([^"]+)"`).FindAllStringSubmatch(err.Error(), -1)
-			before := len(vars)
-			for _, v := range m {
-				vars[v[1]] = true
-			}
-			if len(vars) == before {
-				break
-			}
-			opts.Vars = nil
-			for v := range vars {
-				opts.Vars = append(opts.Vars, v+"="+value)
-			}
-			if f, err = jobfile.Parse(src, opts); err == nil {
-				return f, nil
-			}
+		m := wantsVariable.FindStringSubmatch(err.Error())
+		if m == nil {
+			return nil, err
 		}
+		name := m[1] + m[2]
+		n, known := tried[name]
+		if known {
+			n++
+		}
+		if n >= len(values) {
+			return nil, err
+		}
+		tried[name] = n
 	}
-	return nil, err
 }
+
+var wantsVariable = regexp.MustCompile(`Unset variable "([^"]+)"|value for var\.(\S+) from arguments`)
 
 func firstLine(err error) string {
 	line, _, _ := strings.Cut(err.Error(), "\n")

@@ -193,8 +193,9 @@ func TestSecure(t *testing.T) {
 
 	running := s.job(t, ctx, "edge")
 	must.Eq(t, "unikernel", driverOf(t, running, "g"))
-	both("the right index", 0, "Evaluation ID:", s.env(token, "NOMAD_NAMESPACE=edge"), "-detach", "-namespace=edge",
-		"-check-index", fmt.Sprint(*running.JobModifyIndex), "-eval-priority", "60")
+	status, out := tool(t, ctx, s.env(token, "NOMAD_NAMESPACE=edge"), "nomad-hybrid", "run", "-no-images", "-detach",
+		"-check-index", fmt.Sprint(*running.JobModifyIndex), "-eval-priority", "60", job)
+	must.Eq(t, 0, status, must.Sprint(out))
 }
 
 func (s *secure) job(t *testing.T, ctx context.Context, namespace string) *api.Job {

@@ -237,6 +237,30 @@ func TestRewriteHCLJSON(t *testing.T) {
 	must.ErrorIs(t, err, jobfile.ErrNotEditable)
 }
 
+// TestRewriteVolatile: values that are new each time do not stand in the way.
+func TestRewriteVolatile(t *testing.T) {
+	in := `job "j" {
+  meta {
+    run  = uuidv4()
+    when = "by ${bcrypt("x")}"
+  }
+  group "g" {
+    task "t" {
+      driver = "docker"
+      config { image = "a:${uuidv4()}" }
+      env { RUN = "${uuidv4()}" }
+    }
+  }
+}
+`
+	f, err := jobfile.Parse([]byte(in), jobfile.Options{Path: "job.hcl"})
+	must.NoError(t, err)
+	out, err := f.Rewrite([]jobfile.Edit{{Driver: "unikernel", Meta: []jobfile.Pair{{Key: "hybrid_decision", Value: "unikernel"}}}})
+	must.NoError(t, err)
+	must.StrContains(t, string(out.Source), "run  = uuidv4()")
+	must.StrContains(t, string(out.Source), `driver = "unikernel"`)
+}
+
 // TestUnwrap makes one side of `driver = "hybrid"` the whole config.
 func TestUnwrap(t *testing.T) {
 	in := `job "j" {

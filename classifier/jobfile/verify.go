@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/nomad/api"
 )
@@ -34,15 +35,42 @@ func (f *File) verify(out []byte, edits []Edit) (*api.Job, error) {
 			return nil, fmt.Errorf("%w: %w", ErrVerify, err)
 		}
 	}
-	if where := difference(want, got); where != "" {
+	where := difference(want, got, nil)
+	if where == "" {
+		return got, nil
+	}
+	volatile, err := f.volatile()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrVerify, err)
+	}
+	if where = difference(want, got, volatile); where != "" {
 		return nil, fmt.Errorf("%w: they differ at %s", ErrVerify, where)
 	}
 	return got, nil
 }
 
+// volatile finds what differs each time the job is parsed, by uuidv4() and
+// bcrypt(): it says nothing about a rewrite.
+func (f *File) volatile() (map[string]bool, error) {
+	again, err := parseJob(f.Source, f.Format, f.opts)
+	if err != nil {
+		return nil, fmt.Errorf("parse the job once more: %w", err)
+	}
+	found := map[string]bool{}
+	for {
+		where := difference(f.Job, again, found)
+		path, _, ok := strings.Cut(where, ": ")
+		if !ok || found[path] {
+			return found, nil
+		}
+		found[path] = true
+	}
+}
+
 // difference returns the path of the first difference of two jobs as the API
-// would send them, or "" where there is none.
-func difference(want, got *api.Job) string {
+// would send them, with what is there, or "" where there is none but at paths
+// that do not count.
+func difference(want, got *api.Job, except map[string]bool) string {
 	a, errA := json.Marshal(want)
 	b, errB := json.Marshal(got)
 	if errA != nil || errB != nil {
@@ -55,7 +83,7 @@ func difference(want, got *api.Job) string {
 	if err := errors.Join(decode(a, &x), decode(b, &y)); err != nil {
 		return fmt.Sprintf("their JSON (%v)", err)
 	}
-	return diffPath("job", x, y)
+	return diffPath("job", x, y, except)
 }
 
 func decode(raw []byte, v any) error {
@@ -64,7 +92,10 @@ func decode(raw []byte, v any) error {
 	return d.Decode(v)
 }
 
-func diffPath(path string, want, got any) string {
+func diffPath(path string, want, got any, except map[string]bool) string {
+	if except[path] {
+		return ""
+	}
 	switch w := want.(type) {
 	case map[string]any:
 		g, ok := got.(map[string]any)
@@ -72,7 +103,7 @@ func diffPath(path string, want, got any) string {
 			break
 		}
 		for _, k := range sortedKeys(w, g) {
-			if d := diffPath(path+"."+k, w[k], g[k]); d != "" {
+			if d := diffPath(path+"."+k, w[k], g[k], except); d != "" {
 				return d
 			}
 		}
@@ -83,7 +114,7 @@ func diffPath(path string, want, got any) string {
 			break
 		}
 		for i := range w {
-			if d := diffPath(fmt.Sprintf("%s[%d]", path, i), w[i], g[i]); d != "" {
+			if d := diffPath(fmt.Sprintf("%s[%d]", path, i), w[i], g[i], except); d != "" {
 				return d
 			}
 		}
