@@ -6,6 +6,8 @@ package classifier_test
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -230,23 +232,54 @@ func FuzzRewrite(f *testing.F) {
 	f.Add(job("docker", "config {}\nmeta = merge({}, { hybrid_runtime = \"container\" })"))
 	f.Add(`{"ID":"a","TaskGroups":[{"Tasks":[{"Driver":"docker","Config":{"image":"a"},"Meta":{"hybrid_complexity":"1","hybrid_unikernel_image":"u"}}]}]}`)
 	f.Add("job \"j\" {\n dynamic \"group\" {\n for_each = [1]\n labels = [\"g\"]\n content {\n task \"t\" {\n driver = \"docker\"\n" + meta("hybrid_complexity", "low", image, "u") + "}\n}\n}\n}")
+	f.Add(`{"job":{"j":{"meta":{"hybrid_unikernel_image":"u${attr.x}"},"group":{"g":[{"task":{"t":{"driver":"docker","config":{"image":"a"}}}}]}}}}`)
+	jobs, err := filepath.Glob("testdata/jobs/*")
+	must.NoError(f, err)
+	for _, path := range jobs {
+		src, err := os.ReadFile(path)
+		must.NoError(f, err)
+		f.Add(string(src))
+	}
+	eager := eagerPolicy(f)
 	f.Fuzz(func(t *testing.T, src string) {
 		file, err := jobfile.Parse([]byte(src), jobfile.Options{Path: "fuzz"})
 		if err != nil {
 			return
 		}
-		r, err := classifier.Classify(context.Background(), file, classifier.Options{})
+		fuzzOne(t, file, src, classifier.Options{})
+		fuzzOne(t, file, src, classifier.Options{Policy: eager, Images: small{}})
+	})
+}
+
+func fuzzOne(t *testing.T, file *jobfile.File, src string, o classifier.Options) {
+	t.Helper()
+	r, err := classifier.Classify(context.Background(), file, o)
+	if err != nil {
+		must.ErrorIs(t, err, classifier.ErrRefused)
+		return
+	}
+	if !r.Report.Changed {
+		must.Eq(t, src, string(r.File.Source))
+		return
+	}
+	again, err := classifier.Classify(context.Background(), r.File, o)
+	must.NoError(t, err)
+	must.Eq(t, string(r.File.Source), string(again.File.Source))
+}
+
+// FuzzPolicy: no text makes the reader of policies panic, and what it accepts
+// decides.
+func FuzzPolicy(f *testing.F) {
+	f.Add(string(classifier.DefaultPolicy))
+	f.Add("name = \"x\"\nweights {\n cpu = 1e99\n}\nscale \"cpu\" {\n points = [[1]]\n}")
+	f.Fuzz(func(t *testing.T, src string) {
+		p, err := classifier.ParsePolicy([]byte(src), "p.hcl")
 		if err != nil {
-			must.ErrorIs(t, err, classifier.ErrRefused)
 			return
 		}
-		if !r.Report.Changed {
-			must.Eq(t, src, string(r.File.Source))
-			return
-		}
-		again, err := classifier.Classify(context.Background(), r.File, classifier.Options{})
+		file := parse(t, job("docker", meta("hybrid_complexity", "50", image, "u")+"resources {\n cpu = 100\n memory = 64\n}"))
+		_, err = classifier.Classify(context.Background(), file, classifier.Options{Policy: p, Images: small{}})
 		must.NoError(t, err)
-		must.Eq(t, string(r.File.Source), string(again.File.Source))
 	})
 }
 

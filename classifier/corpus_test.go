@@ -26,7 +26,7 @@ var corpus = flag.String("corpus", "testdata/jobs", "a folder of job files to ru
 
 // eagerPolicy makes every docker task a unikernel that can be one: it puts the
 // rewriter to work on jobs that know nothing of it.
-func eagerPolicy(t *testing.T) *classifier.Policy {
+func eagerPolicy(t testing.TB) *classifier.Policy {
 	t.Helper()
 	src := strings.NewReplacer("unikernel = 40", "unikernel = 99", "container = 60", "container = 100", "evidence = 25", "evidence = 0",
 		`name = "default"`, `name = "eager"`).Replace(string(classifier.DefaultPolicy)) +
