@@ -32,6 +32,7 @@ type Driver struct {
 	log    hclog.Logger
 	events *eventer.Eventer
 	tasks  *store
+	starts turns
 	host   *host
 	runDir string
 

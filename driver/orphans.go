@@ -8,10 +8,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
-
-	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/machine"
 )
 
 const (
@@ -81,11 +78,7 @@ func (s *sweeper) remove(ctx context.Context, r *record, age time.Duration) bool
 		r.close()
 		return false
 	}
-	if state.Machine.Dir == "" {
-		// Its QEMU, if there is one, was not known yet when the plugin died.
-		state.Machine.Dir = strings.TrimSuffix(r.file.Name(), recordSuffix)
-	}
-	if err := errors.Join(machine.Destroy(state.Machine), r.settle(ctx, state)); err != nil {
+	if err := removeMachine(ctx, r, state); err != nil {
 		s.d.log.Error("orphan not removed", "task_id", state.TaskID, "error", err)
 		return false
 	}

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 
@@ -64,17 +63,21 @@ func (r *record) save(s taskState) error {
 	return nil
 }
 
-func (r *record) load() (taskState, error) {
+func (r *record) load() (taskState, error) { return readRecord(r.file.Name()) }
+
+// readRecord reads a record, locked or not. It is empty where the plugin died
+// before it acquired anything.
+func readRecord(path string) (taskState, error) {
 	var s taskState
-	data, err := io.ReadAll(io.NewSectionReader(r.file, 0, 1<<20))
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return s, fmt.Errorf("reading the task's record: %w", err)
 	}
 	if len(data) == 0 {
-		return s, nil // the plugin died before it acquired anything
+		return s, nil
 	}
 	if err := json.Unmarshal(data, &s); err != nil {
-		return s, fmt.Errorf("reading the task's record %s: %w", r.file.Name(), err)
+		return s, fmt.Errorf("reading the task's record %s: %w", path, err)
 	}
 	return s, nil
 }

@@ -56,8 +56,12 @@ type launch struct {
 // StartTask boots a task's guest. All that can be refused is refused before
 // anything is acquired; a start that fails later gives everything back.
 func (d *Driver) StartTask(config *drivers.TaskConfig) (*drivers.TaskHandle, *drivers.DriverNetwork, error) {
+	defer d.starts.take(config.ID)()
 	if _, err := d.tasks.get(config.ID); err == nil {
 		return nil, nil, fmt.Errorf("task %s is started already", config.ID)
+	}
+	if err := d.removeEarlier(d.ctx, config.ID); err != nil {
+		return nil, nil, err
 	}
 	took := startLaps()
 	l, err := d.prepare(d.ctx, config)

@@ -113,6 +113,19 @@ func (s *store) get(id string) (*task, error) {
 	return t, nil
 }
 
+// invocations lists the other invocations of a task.
+func (s *store) invocations(id string) []string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var others []string
+	for other := range s.tasks {
+		if other != id && sameTask(other, id) {
+			others = append(others, other)
+		}
+	}
+	return others
+}
+
 func (s *store) put(t *task) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
