@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -41,7 +42,8 @@ type Driver struct {
 	images   *image.Store
 	compute  cpustats.Compute
 
-	sweeping sync.Once
+	sweeping   sync.Once
+	agentSince atomic.Pointer[time.Time] // since when an agent listens; nil: none does
 
 	onStep func(step) // what a test does when a start reaches a step; nil: nothing
 }
@@ -125,6 +127,7 @@ func (d *Driver) WaitTask(ctx context.Context, taskID string) (<-chan *drivers.E
 	if err != nil {
 		return nil, err
 	}
+	t.waited.Store(true)
 	ch := make(chan *drivers.ExitResult, 1)
 	go func() {
 		defer close(ch)

@@ -34,6 +34,7 @@ func (d *Driver) sweepOrphans(ctx context.Context) {
 	defer ticker.Stop()
 	for {
 		s.sweep(ctx, time.Now())
+		s.sweepUnheard(time.Now())
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
@@ -74,7 +75,7 @@ func (s *sweeper) remove(ctx context.Context, r *record, age time.Duration) bool
 	if err != nil {
 		s.d.log.Warn("orphan's record not read", "error", err)
 	}
-	if age < orphanAge && !allocationGone(state) {
+	if age < orphanAge && !allocationGone(state) && !state.Machine.Outdated() {
 		r.close()
 		return false
 	}
@@ -84,6 +85,32 @@ func (s *sweeper) remove(ctx context.Context, r *record, age time.Duration) bool
 	}
 	s.d.log.Warn("removed what a task without owner had left", "task_id", state.TaskID, "pid", state.Machine.PID)
 	return true
+}
+
+// sweepUnheard removes tasks that this plugin has and that Nomad knows nothing
+// of: it asks for the end of every task that it has heard of, at once. An agent
+// that was killed while it waited for a start has not heard of that task, nor
+// one that was killed after a task was destroyed, before it had noted that.
+func (s *sweeper) sweepUnheard(now time.Time) {
+	agentSince := s.d.agentSince.Load()
+	for _, t := range s.d.tasks.all() {
+		unheard := agentSince != nil && !t.waited.Load() && now.Sub(later(t.adopted, *agentSince)) >= orphanAge
+		if !unheard && (t.running() || !allocationGone(t.state)) {
+			continue
+		}
+		if err := s.d.DestroyTask(t.config.ID, true); err != nil {
+			s.d.log.Error("task that Nomad does not know not removed", "task_id", t.config.ID, "error", err)
+			continue
+		}
+		s.d.log.Warn("removed a task that Nomad does not know", "task_id", t.config.ID)
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 func allocationGone(state taskState) bool {

@@ -31,6 +31,18 @@ func openRecord(runDir, machineID string) (*record, error) {
 	return lockRecord(filepath.Join(runDir, machineID+recordSuffix), os.O_CREATE)
 }
 
+// findRecord locks the record of a machine that was started before. It is nil
+// where there is none: the task was destroyed, and the agent was killed before
+// it had noted that, or the node was rebooted. None is made then, as Nomad may
+// never destroy that task again.
+func findRecord(runDir, machineID string) (*record, error) {
+	r, err := lockRecord(filepath.Join(runDir, machineID+recordSuffix), 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	return r, err
+}
+
 // lockRecord returns an error that wraps errOwned where the lock is taken.
 func lockRecord(path string, flags int) (*record, error) {
 	file, err := os.OpenFile(path, os.O_RDWR|flags, 0o600)
@@ -83,8 +95,12 @@ func readRecord(path string) (taskState, error) {
 }
 
 // settle gives back what a state has, then removes its record. Where that
-// fails the record stays, unlocked, and the sweeper will try again.
+// fails the record stays, unlocked, and the sweeper will try again. It may be
+// called on nil.
 func (r *record) settle(ctx context.Context, s taskState) error {
+	if r == nil {
+		return s.undo(ctx)
+	}
 	defer r.close()
 	if err := s.undo(ctx); err != nil {
 		return err

@@ -37,7 +37,7 @@ func (d *Driver) RecoverTask(handle *drivers.TaskHandle) error {
 	if err := d.makeRunDir(); err != nil {
 		return fmt.Errorf("recovering task %s: %w", handle.Config.ID, err)
 	}
-	r, err := openRecord(d.runDir, machineID(handle.Config.ID))
+	r, err := findRecord(d.runDir, machineID(handle.Config.ID))
 	if err != nil {
 		return fmt.Errorf("recovering task %s: %w", handle.Config.ID, err)
 	}

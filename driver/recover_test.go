@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -180,4 +181,34 @@ func TestRecoverTask_BadState(t *testing.T) {
 	handle := drivers.NewTaskHandle(handleVersion + 1)
 	handle.Config = task
 	must.ErrorContains(t, h.RecoverTask(handle), "version")
+}
+
+// A node that was rebooted has neither QEMU nor, on a tmpfs, the record. The
+// task's end is told once, and leaves nothing.
+func TestRecoverTask_NodeRebooted(t *testing.T) {
+	dir := runDir(t)
+	h := newHarness(t, dir, "")
+	task, _ := h.newTask(stepsConfig(t, guest.ARM64, ""))
+	handle := startElsewhere(t, dir, task)
+	var state taskState
+	must.NoError(t, handle.GetDriverState(&state))
+	pid := state.Machine.PID
+	t.Cleanup(func() {
+		must.NoError(t, unix.Kill(pid, unix.SIGKILL))
+		awaitGone(t, pid)
+		must.NoError(t, state.undo(t.Context()))
+	})
+	must.NoError(t, os.RemoveAll(state.Machine.Dir))
+	must.NoError(t, os.Remove(state.Machine.Dir+recordSuffix))
+	state.Machine.Boot = "another"
+	must.NoError(t, handle.SetDriverState(state))
+
+	must.NoError(t, h.RecoverTask(handle))
+	result := h.wait(task)
+	must.False(t, result.Successful())
+	must.ErrorContains(t, result.Err, "rebooted")
+	must.NoError(t, unix.Kill(pid, 0), must.Sprint("a process of this boot was ended"))
+	left, err := filepath.Glob(filepath.Join(dir, "*"))
+	must.NoError(t, err)
+	must.SliceEmpty(t, left)
 }

@@ -100,6 +100,7 @@ func (l *launch) giveUp(err error) error {
 
 // adopt makes a task known and follows it to its end.
 func (d *Driver) adopt(t *task) {
+	t.adopted = time.Now()
 	t.done = make(chan struct{})
 	d.tasks.put(t)
 	go d.follow(t)

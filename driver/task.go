@@ -5,7 +5,10 @@ package driver
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/nomad/plugins/drivers"
@@ -24,6 +27,9 @@ type task struct {
 	cgroup  *cgroup.Group
 	dhcp    *network.DHCP // nil: none is needed
 	logs    *logs
+
+	adopted time.Time   // when this plugin got it
+	waited  atomic.Bool // Nomad asked for its end, so it knows the task
 
 	done      chan struct{} // closed when the task has ended
 	result    *drivers.ExitResult
@@ -124,6 +130,12 @@ func (s *store) invocations(id string) []string {
 		}
 	}
 	return others
+}
+
+func (s *store) all() []*task {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.Collect(maps.Values(s.tasks))
 }
 
 func (s *store) put(t *task) {

@@ -35,6 +35,7 @@ type State struct {
 	Dir       string // the machine's own directory
 	PID       int
 	StartTime uint64 // of the process, in clock ticks since boot
+	Boot      string // of the host, in which it was started
 }
 
 // Watch is how a machine's guest is observed.
@@ -130,7 +131,7 @@ func boot(ctx context.Context, c Config, w Watch, dir string, p *process) (*Mach
 	if err := p.allowOOMKill(); err != nil {
 		return nil, err
 	}
-	m, err := watch(ctx, State{Dir: dir, PID: p.pid, StartTime: p.startTime}, p, w)
+	m, err := watch(ctx, State{Dir: dir, PID: p.pid, StartTime: p.startTime, Boot: bootID()}, p, w)
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +166,7 @@ func run(ctx context.Context, q *qmp.Client, commandLine string) error {
 // Reattach finds a machine again that an earlier life of this program started.
 // A machine whose QEMU has ended meanwhile is returned too: its result says so.
 func Reattach(ctx context.Context, s State, w Watch) (*Machine, error) {
-	p, err := find(s.PID, s.StartTime)
+	p, err := find(s)
 	if errors.Is(err, errGone) {
 		return lost(s, w), nil
 	}
@@ -193,7 +194,7 @@ func lost(s State, w Watch) *Machine {
 		w.Signs.Line(line)
 	}
 	m := &Machine{state: s, done: make(chan struct{})}
-	seen := evidence{missed: true, qemuLog: readLog(s.Dir)}
+	seen := evidence{missed: true, rebooted: s.Outdated(), qemuLog: readLog(s.Dir)}
 	if end, ok := w.Signs.End(); ok {
 		seen.console = &end
 	}
@@ -315,7 +316,7 @@ func StateOf(runDir, id string, pid int) (State, error) {
 	if err != nil {
 		return State{}, fmt.Errorf("looking at QEMU (process %d): %w", pid, err)
 	}
-	return State{Dir: filepath.Join(runDir, id), PID: pid, StartTime: started}, nil
+	return State{Dir: filepath.Join(runDir, id), PID: pid, StartTime: started, Boot: bootID()}, nil
 }
 
 // Destroy ends a machine without asking how its guest is, and removes what it

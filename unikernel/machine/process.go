@@ -58,12 +58,15 @@ func spawn(c Config, args []string, inherit []*os.File, log *os.File) (*process,
 
 // find holds a process that an earlier life of this program started. It
 // returns errGone where the process has ended meanwhile.
-func find(pid int, startTime uint64) (*process, error) {
-	p, err := hold(pid, nil)
+func find(s State) (*process, error) {
+	if s.Outdated() {
+		return nil, errGone
+	}
+	p, err := hold(s.PID, nil)
 	if err != nil {
 		return nil, err
 	}
-	if p.startTime != startTime {
+	if p.startTime != s.StartTime {
 		p.release()
 		return nil, errGone
 	}

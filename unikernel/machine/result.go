@@ -47,6 +47,7 @@ type evidence struct {
 	process  *os.ProcessState // nil: QEMU's own exit status is not known
 	qemuLog  string           // the end of what QEMU printed
 	missed   bool             // the driver was away for part of the guest's life
+	rebooted bool             // the host was booted anew meanwhile
 }
 
 // judge tells how the guest ended. What no evidence tells is a failure that
@@ -68,6 +69,8 @@ func (e evidence) judge() Result {
 		return signalled(syscall.SIGTERM, "stopped: QEMU was told to quit")
 	case e.stop == stoppedByKill:
 		return signalled(syscall.SIGKILL, "stopped: QEMU was killed, as it did not quit in time")
+	case e.rebooted:
+		return failure("the node was rebooted, and the guest ended with it")
 	case e.process == nil:
 		return failure("QEMU ended while the driver was away: how the guest ended is not known")
 	}

@@ -57,6 +57,7 @@ func TestEvidence_Judge(t *testing.T) {
 		{"QEMU failed", exit1, 1, 0, true, `status 1: QEMU says "qemu: words"`},
 		{"QEMU ended with 0", exit0, 1, 0, true, "status 0"},
 		{"QEMU ended while away", evidence{missed: true}, 1, 0, true, "not known"},
+		{"node rebooted", evidence{missed: true, rebooted: true}, 1, 0, true, "rebooted"},
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {

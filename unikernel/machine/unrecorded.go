@@ -15,7 +15,7 @@ import (
 // there is none.
 func findAgain(s State) (*process, error) {
 	if s.PID != 0 {
-		return find(s.PID, s.StartTime)
+		return find(s)
 	}
 	if s.Dir == "" {
 		return nil, errGone
