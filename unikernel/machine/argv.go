@@ -63,6 +63,9 @@ func (c Config) argv(s *sockets, inherit *files) []string {
 	if c.Panic != "" {
 		args = append(args, "-device", c.Panic)
 	}
+	if c.Restore != nil {
+		args = append(args, "-incoming", "defer") // see restore
+	}
 	return append(args, c.ExtraArgs...)
 }
 

@@ -58,6 +58,11 @@ type Config struct {
 	Console *os.File   // where QEMU writes the guest's console; nil: nowhere
 	Held    []*os.File // what QEMU keeps open while it lives, and does not know of
 
+	// Restore is a state that Save wrote, to go on from in place of a boot, read
+	// from where the file stands. Everything else must be as it was for that
+	// guest. nil: the guest boots.
+	Restore *os.File
+
 	// Join puts QEMU into its cgroups, before the guest runs. nil: nothing.
 	Join func(pid int) error
 }

@@ -60,6 +60,8 @@ type Machine struct {
 	result Result        // set before done is closed
 	poke   chan struct{} // tells supervise that something was seen
 
+	migrated chan string // how a migration ended; holds one
+
 	mu      sync.Mutex
 	monitor *qmp.Client
 	seen    evidence
@@ -135,7 +137,11 @@ func boot(ctx context.Context, c Config, w Watch, dir string, p *process) (*Mach
 	if err != nil {
 		return nil, err
 	}
-	if err := run(ctx, m.qmp(), c.CommandLine); err != nil {
+	var load func(context.Context) error
+	if c.Restore != nil {
+		load = func(ctx context.Context) error { return m.restore(ctx, c.Restore) }
+	}
+	if err := run(ctx, m.qmp(), c.CommandLine, load); err != nil {
 		m.letGo()
 		return nil, err
 	}
@@ -147,7 +153,9 @@ func boot(ctx context.Context, c Config, w Watch, dir string, p *process) (*Mach
 // guest's command line, and lets the guest run. The line is told here because
 // it holds the task's environment: QEMU's arguments can be read by every user
 // of the host, in /proc.
-func run(ctx context.Context, q *qmp.Client, commandLine string) error {
+//
+// load, unless it is nil, puts a saved guest in place of the one that would boot.
+func run(ctx context.Context, q *qmp.Client, commandLine string, load func(context.Context) error) error {
 	if commandLine != "" {
 		line := map[string]string{"path": "/machine", "property": "append", "value": commandLine}
 		if err := q.Execute(ctx, "qom-set", line, nil); err != nil {
@@ -156,6 +164,11 @@ func run(ctx context.Context, q *qmp.Client, commandLine string) error {
 	}
 	if err := q.Execute(ctx, "x-exit-preconfig", nil, nil); err != nil {
 		return fmt.Errorf("making the machine: %w", err)
+	}
+	if load != nil {
+		if err := load(ctx); err != nil {
+			return err
+		}
 	}
 	if err := q.Execute(ctx, "cont", nil, nil); err != nil {
 		return fmt.Errorf("letting the guest run: %w", err)
@@ -215,6 +228,7 @@ func watch(ctx context.Context, s State, p *process, w Watch) (*Machine, error) 
 		powerButton: w.PowerButton,
 		done:        make(chan struct{}),
 		poke:        make(chan struct{}, 1),
+		migrated:    make(chan string, 1),
 	}
 	if err := m.connect(ctx); err != nil {
 		conn.Close()

@@ -215,7 +215,7 @@ func startUnseen(t *testing.T, c Config, ended chan struct{}) (State, *qmp.Clien
 
 	state := State{Dir: dir, PID: p.pid, StartTime: p.startTime}
 	client := dialQMP(t, state, ended)
-	must.NoError(t, run(t.Context(), client, c.CommandLine))
+	must.NoError(t, run(t.Context(), client, c.CommandLine, nil))
 	return state, client
 }
 

@@ -26,6 +26,9 @@ func (m *Machine) observe(e qmp.Event) {
 		m.seen.status = statusShutdown
 	case "STOP":
 		m.stopped = true // why, only query-status tells
+	case "MIGRATION":
+		m.noteMigration(e)
+		return
 	default:
 		return
 	}

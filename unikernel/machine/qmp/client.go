@@ -17,9 +17,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"runtime"
 	"sync"
 
 	"github.com/digitalocean/go-qemu/qmp"
+	"golang.org/x/sys/unix"
 )
 
 // Event is an asynchronous message of QEMU.
@@ -101,6 +104,17 @@ func (c *Client) Close() error {
 // nil. It returns an *Error where QEMU refuses, and an error that wraps
 // ErrClosed where the connection has ended.
 func (c *Client) Execute(ctx context.Context, name string, arguments, result any) error {
+	return c.execute(ctx, name, arguments, result, nil)
+}
+
+// Give gives QEMU a file, which its later commands know by a name ("fd:NAME")
+// and close after use. The connection must be a Unix socket.
+// Source: QEMU, qapi/misc.json, getfd.
+func (c *Client) Give(ctx context.Context, name string, file *os.File) error {
+	return c.execute(ctx, "getfd", map[string]string{"fdname": name}, nil, file)
+}
+
+func (c *Client) execute(ctx context.Context, name string, arguments, result any, file *os.File) error {
 	select {
 	case <-c.ready:
 	case <-c.done:
@@ -111,7 +125,7 @@ func (c *Client) Execute(ctx context.Context, name string, arguments, result any
 
 	id, reply := c.expect()
 	defer c.forget(id)
-	if err := c.send(command{Execute: name, Arguments: arguments, ID: id}); err != nil {
+	if err := c.send(command{Execute: name, Arguments: arguments, ID: id}, file); err != nil {
 		return fmt.Errorf("QMP %s: %w (%w)", name, ErrClosed, err)
 	}
 
@@ -154,14 +168,24 @@ func (c *Client) forget(id uint64) {
 	delete(c.pending, id)
 }
 
-func (c *Client) send(cmd command) error {
+func (c *Client) send(cmd command, file *os.File) error {
 	line, err := json.Marshal(cmd)
 	if err != nil {
 		return fmt.Errorf("encoding arguments: %w", err)
 	}
 	// A QEMU that reads nothing fills the socket only after hundreds of
 	// commands, far more than this driver has under way.
-	_, err = c.conn.Write(append(line, '\n'))
+	line = append(line, '\n')
+	if file == nil {
+		_, err = c.conn.Write(line)
+		return err
+	}
+	socket, ok := c.conn.(*net.UnixConn)
+	if !ok {
+		return fmt.Errorf("a %T passes no files", c.conn)
+	}
+	_, _, err = socket.WriteMsgUnix(line, unix.UnixRights(int(file.Fd())), nil)
+	runtime.KeepAlive(file)
 	return err
 }
 
@@ -206,7 +230,7 @@ const handshake = 0
 func (c *Client) handle(m message) error {
 	switch {
 	case m.Greeting != nil:
-		return c.send(command{Execute: "qmp_capabilities", ID: handshake})
+		return c.send(command{Execute: "qmp_capabilities", ID: handshake}, nil)
 	case m.Event.Event != "":
 		c.onEvent(m.Event)
 	case m.ID == nil:
