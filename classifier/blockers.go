@@ -23,9 +23,6 @@ func taskBlockers(group *api.TaskGroup, task *api.Task) []string {
 	add(task.CSIPluginConfig != nil, "csi_plugin: a plugin mounts folders of the host")
 	add(len(task.Actions) > 0, "action: it runs a command inside the task, and a unikernel is one process")
 	add(task.Kind != "", "kind = %q: Nomad made this task for Consul Connect", task.Kind)
-	for _, m := range task.VolumeMounts {
-		add(true, "volume_mount %q: a guest has no folders of the host", deref(m.Volume))
-	}
 	if task.Resources != nil {
 		for _, d := range task.Resources.Devices {
 			add(true, "resources.device %q: a guest has no devices of the host", d.Name)

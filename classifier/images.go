@@ -53,8 +53,9 @@ type UnikernelImage struct {
 	// was seen to boot in, and no less than its own files; 0: unknown.
 	MemoryMiB int      `json:"memory_mib,omitempty"`
 	Features  []string `json:"features,omitempty"`
-	// Cannot names what a job may give that the image cannot take: environment,
-	// files. What is not known is not named.
+	// Can and Cannot name what a job may give that the image is known to take,
+	// and known not to take: environment, files, volumes.
+	Can     []string `json:"can,omitempty"`
 	Cannot  []string `json:"cannot,omitempty"`
 	Missing bool     `json:"missing,omitempty"` // the reference names nothing
 }

@@ -175,6 +175,8 @@ func TestUnikernelBlockers(t *testing.T) {
 		{name: "no environment from a template", task: "template {\n data = \"A=1\"\n destination = \"local/e\"\n env = true\n}",
 			unikernel: UnikernelImage{Cannot: []string{"environment"}}, want: "takes no environment"},
 		{name: "no files", config: "volumes = [\"local/a:/a\"]\n", unikernel: UnikernelImage{Cannot: []string{"files"}}, want: "takes no files from outside"},
+		{name: "a volume, unknown", task: "volume_mount {\n volume = \"data\"\n destination = \"/d\"\n}", unikernel: UnikernelImage{}, want: "volume_mount \"data\": the unikernel image is not known to mount"},
+		{name: "a volume over 9p", task: "volume_mount {\n volume = \"data\"\n destination = \"/d\"\n}", unikernel: UnikernelImage{Can: []string{"volumes"}}},
 		{name: "nothing given", unikernel: UnikernelImage{Cannot: []string{"environment", "files"}}},
 		{name: "another architecture", meta: "hybrid_unikernel_arch = \"arm64\"\n", unikernel: UnikernelImage{Arch: []string{"x86_64"}}, want: "is for x86_64, not for arm64"},
 		{name: "too little memory", unikernel: UnikernelImage{Arch: []string{"arm64"}, MemoryMiB: 48}, want: `hybrid_unikernel_memory = "80"`},

@@ -9,10 +9,11 @@ import (
 	"strings"
 )
 
-// What a job may give a guest, as UnikernelImage.Cannot names it.
+// What a job may give a guest, as UnikernelImage.Can and Cannot name it.
 const (
 	GivesEnvironment = "environment"
-	GivesFiles       = "files"
+	GivesFiles       = "files"   // copies of files from the task's folder
+	GivesVolumes     = "volumes" // folders of the host
 )
 
 // defaultOverheadMiB is the unikernel driver's default memory_overhead: QEMU's
@@ -91,6 +92,9 @@ func (s *subject) gives() []string {
 	if s.task.Driver != driverDocker {
 		mounts = s.unwrapped[sideUnikernel]
 	}
+	if len(s.task.VolumeMounts) > 0 {
+		out = append(out, GivesVolumes)
+	}
 	if slices.ContainsFunc([]string{"mount", "mounts", "volumes"}, func(key string) bool { return !asksNothing(mounts[key]) }) {
 		out = append(out, GivesFiles)
 	}
@@ -100,13 +104,18 @@ func (s *subject) gives() []string {
 // unikernelBlockers says what about the unikernel image makes it impossible.
 func (s *subject) unikernelBlockers() []string {
 	u := s.unikernel
-	if u == nil {
-		return nil
-	}
-	if u.Missing {
+	if u != nil && u.Missing {
 		return []string{fmt.Sprintf("unikernel image %s: there is none", u.Ref)}
 	}
 	var why []string
+	if u == nil || !slices.Contains(u.Can, GivesVolumes) {
+		for _, m := range s.task.VolumeMounts {
+			why = append(why, fmt.Sprintf("volume_mount %q: the unikernel image is not known to mount folders of the host (9p)", deref(m.Volume)))
+		}
+	}
+	if u == nil {
+		return why
+	}
 	for _, what := range s.lacked() {
 		switch what {
 		case GivesEnvironment:

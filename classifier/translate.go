@@ -114,12 +114,15 @@ var unikernelKeys = []KeyRule{
 	{"ports", kept, "labels of the group's network block"},
 	{"mount", translated, "becomes a bind mount"},
 	{"initrd", ofImage, "part of the unikernel"},
+	{"pull", ofImage, "about getting the unikernel image"},
 	{"guest", ofImage, "about the unikernel"},
 	{"guest_version", ofImage, "about the unikernel"},
 	{"arch", ofImage, "about the unikernel"},
 	{"kernel_args", ofImage, "for the guest's kernel"},
 	{"accelerator", ofImage, "about the virtual machine"},
 	{"machine", ofImage, "about the virtual machine"},
+	{"network_mode", ofImage, "about the virtual machine's network; the group's network block stays"},
+	{"dhcp", ofImage, "about the virtual machine's network"},
 	{"ready", ofImage, "about the virtual machine; use a service check"},
 	{"warm", ofImage, "about the virtual machine"},
 	{"extra_args", ofImage, "for QEMU"},
@@ -138,6 +141,7 @@ func ruleFor(table []KeyRule, key string) KeyRule {
 type translation struct {
 	changes  []jobfile.ConfigChange
 	blockers []string
+	notes    []string
 	mounts   []map[string]any
 }
 
@@ -172,6 +176,7 @@ func dockerToUnikernel(config map[string]any, newArgs bool) *translation {
 	if len(tr.mounts) > 0 {
 		tr.changes = append(tr.changes, jobfile.ConfigChange{Key: "mount", Value: tr.mounts})
 	}
+	tr.mountNotes()
 	return tr
 }
 
@@ -239,6 +244,16 @@ func (tr *translation) dockerMounts(key string, value any) {
 	}
 	if key != "mount" { // mount itself is set anew
 		tr.remove(key)
+	}
+}
+
+// mountNotes tells of mounts that a container may write and the guest may not:
+// the drivers' defaults differ.
+func (tr *translation) mountNotes() {
+	for _, m := range tr.mounts {
+		if _, said := m["readonly"]; !said {
+			tr.notes = append(tr.notes, fmt.Sprintf("%v at %v is read only in the unikernel; say readonly = false (or :rw) if it writes there, which takes an image with 9p", m["source"], m["target"]))
+		}
 	}
 }
 

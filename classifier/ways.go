@@ -54,7 +54,7 @@ func (s *subject) asUnikernel() *way {
 func (s *subject) translateToUnikernel(w *way) {
 	args, newArgs := s.hints.args(HintUnikernelArgs)
 	tr := dockerToUnikernel(s.task.Config, newArgs)
-	w.blockers = append(w.blockers, tr.blockers...)
+	w.blockers, w.notes = append(w.blockers, tr.blockers...), append(w.notes, tr.notes...)
 	switch image := s.unikernelImage(); {
 	case image == "":
 		w.block("no unikernel image is known for it; name one in meta %s or in the policy's catalog", HintUnikernelImage)

@@ -7,6 +7,8 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"debug/elf"
+	"encoding/binary"
 	"io"
 	"log"
 	"net/http/httptest"
@@ -84,6 +86,19 @@ func shell(t *testing.T) string {
 	return string(content)
 }
 
+// staticELF is the least that is an ELF program and asks for no interpreter.
+func staticELF(t *testing.T) string {
+	t.Helper()
+	header := elf.Header64{
+		Type: uint16(elf.ET_EXEC), Machine: uint16(elf.EM_AARCH64), Version: uint32(elf.EV_CURRENT), Ehsize: 64, Phentsize: 56, Shentsize: 64,
+	}
+	copy(header.Ident[:], elf.ELFMAG)
+	header.Ident[elf.EI_CLASS], header.Ident[elf.EI_DATA], header.Ident[elf.EI_VERSION] = byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), byte(elf.EV_CURRENT)
+	var out bytes.Buffer
+	must.NoError(t, binary.Write(&out, binary.LittleEndian, header))
+	return out.String()
+}
+
 func archive(t *testing.T, img v1.Image) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "image.tar")
@@ -134,6 +149,40 @@ func TestContainer(t *testing.T) {
 		{"a manager of processes", v1.Config{Cmd: []string{"supervisord", "-n"}},
 			[]file{{"/usr/bin/supervisord", "#!/usr/bin/python3\n"}},
 			func(t *testing.T, c *classifier.ContainerImage) { must.Eq(t, []string{"supervisord"}, c.Processes) }},
+		{"a static program", v1.Config{Entrypoint: []string{"/app"}, StopSignal: "SIGQUIT", ExposedPorts: map[string]struct{}{"80/tcp": {}, "443/tcp": {}}},
+			[]file{{"/app", staticELF(t)}},
+			func(t *testing.T, c *classifier.ContainerImage) {
+				must.Eq(t, "static", c.Runtime)
+				must.Eq(t, "SIGQUIT", c.Signal)
+				must.Eq(t, []string{"443/tcp", "80/tcp"}, c.Ports)
+				must.SliceEmpty(t, c.Forks)
+			}},
+		{"a dynamic program that forks", v1.Config{Cmd: []string{"/bin/app"}}, []file{{"/bin/app", sh}},
+			func(t *testing.T, c *classifier.ContainerImage) {
+				must.Eq(t, "dynamic", c.Runtime)
+				must.SliceContains(t, c.Forks, "fork")
+			}},
+		{"a JVM by a path of its own", v1.Config{Entrypoint: []string{"java", "-jar", "/app.jar"}, Env: []string{"PATH=/opt/java/openjdk/bin:/usr/bin"}},
+			[]file{{"/opt/java/openjdk/bin/java", sh}, {"/opt/java/openjdk/lib/libjvm.so", "x"}, {"/sbin/apk", sh}},
+			func(t *testing.T, c *classifier.ContainerImage) {
+				must.Eq(t, "jvm", c.Runtime)
+				must.Eq(t, []string{"libjvm"}, c.Libraries)
+				must.Eq(t, "apk", c.Packages)
+			}},
+		{"inference with CUDA", v1.Config{Cmd: []string{"/usr/bin/python3.11", "serve.py"}},
+			[]file{{"/usr/bin/python3.11", sh}, {"/usr/local/cuda/lib64/libcudart.so.12", "x"},
+				{"/usr/lib/python3/dist-packages/onnxruntime-1.18.0.dist-info/METADATA", "x"},
+				{"/usr/lib/python3/dist-packages/tensorflow_cpu-2.16.1.dist-info/METADATA", "x"}},
+			func(t *testing.T, c *classifier.ContainerImage) {
+				must.Eq(t, "python", c.Runtime)
+				must.Eq(t, []string{"libcudart", "onnxruntime", "tensorflow_cpu"}, c.Libraries)
+			}},
+		{"packages of Node.js", v1.Config{Cmd: []string{"node", "/app/index.js"}},
+			[]file{{"/usr/bin/node", sh}, {"/app/node_modules/express/index.js", "x"}, {"/app/node_modules/.bin/x", "x"}},
+			func(t *testing.T, c *classifier.ContainerImage) {
+				must.Eq(t, "node", c.Runtime)
+				must.Eq(t, []string{"express"}, c.Libraries)
+			}},
 		{"nothing to run", v1.Config{}, []file{{"/data", "x"}},
 			func(t *testing.T, c *classifier.ContainerImage) { must.Eq(t, "", c.Runtime) }},
 	}
@@ -213,10 +262,42 @@ func TestUnikernelIndex(t *testing.T) {
 	must.Eq(t, []string{"arm64", "x86_64"}, facts.Arch)
 	must.Eq(t, "unikraft", facts.Family)
 	must.Eq(t, "0.17.0", facts.Release)
+	must.Eq(t, 4, facts.MemoryMiB)
+	must.SliceEmpty(t, facts.Cannot, must.Sprint("the list of options is not whole"))
 
 	on, err := (&Looker{}).Unikernel(context.Background(), "local/steps")
 	must.NoError(t, err)
 	must.Nil(t, on)
+}
+
+// TestNeeds: what follows from an image's family and build options.
+func TestNeeds(t *testing.T) {
+	whole := []string{"CONFIG_LIBUKBOOT=y"}
+	tests := []struct {
+		name, family string
+		arch         []string
+		features     []string
+		memory       int
+		can, cannot  []string
+	}{
+		{"MirageOS", "mirage", []string{"arm64", "x86_64"}, nil, 16, nil, []string{"environment", "files"}},
+		{"Solo5", "solo5", []string{"x86_64"}, nil, 8, nil, []string{"environment", "files"}},
+		{"Unikraft that tells nothing", "unikraft", []string{"arm64"}, nil, 8, nil, nil},
+		{"Unikraft with nothing", "unikraft", []string{"arm64"}, whole, 8, nil, []string{"environment", "files"}},
+		{"Unikraft with all", "unikraft", []string{"arm64"}, append([]string{
+			"CONFIG_LIBPOSIX_ENVIRON_LIBPARAM=y", "CONFIG_LIBUKCPIO=y", "CONFIG_LIBVIRTIO_9P=y", "CONFIG_LIB9PFS=y",
+		}, whole...), 8, []string{"volumes"}, nil},
+		{"no family", "", []string{"arm64"}, nil, 0, nil, nil},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			u := &classifier.UnikernelImage{Family: tc.family, Arch: tc.arch, Features: tc.features}
+			needs(u)
+			must.Eq(t, tc.memory, u.MemoryMiB)
+			must.Eq(t, tc.can, u.Can)
+			must.Eq(t, tc.cannot, u.Cannot)
+		})
+	}
 }
 
 // TestDocker asks a daemon for its archive.

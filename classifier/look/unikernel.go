@@ -92,26 +92,37 @@ func kernelFile(ref string) (*classifier.UnikernelImage, error) {
 }
 
 // needs adds what follows from an image's family and build options: the least
-// memory and what it cannot take. What is not known is left out.
+// memory, and what it takes of a job's and what not. What is not known is left
+// out.
 func needs(out *classifier.UnikernelImage) {
+	var features []string
+	if slices.Contains(out.Features, "CONFIG_LIBUKBOOT=y") { // else the list is not whole
+		features = out.Features
+	}
 	family := guest.Family(out.Family)
-	for _, arch := range out.Arch {
-		if g, err := guest.For(family, out.Release, guest.Arch(arch)); err == nil {
-			least := max(int(g.Devices().MinMemoryMiB), int(math.Ceil(out.SizeMiB)))
-			if out.MemoryMiB == 0 || least < out.MemoryMiB {
-				out.MemoryMiB = least
-			}
+	if family == guest.Mirage || family == guest.Solo5 ||
+		family == guest.Unikraft && features != nil && !slices.Contains(features, "CONFIG_LIBPOSIX_ENVIRON_LIBPARAM=y") {
+		out.Cannot = append(out.Cannot, classifier.GivesEnvironment)
+	}
+	for i, arch := range out.Arch {
+		kind, err := guest.For(family, out.Release, guest.Arch(arch))
+		if err != nil {
+			continue
 		}
-	}
-	without := func(options ...string) bool {
-		return slices.Contains(out.Features, "CONFIG_LIBUKBOOT=y") && // a whole list
-			!slices.ContainsFunc(options, func(o string) bool { return slices.Contains(out.Features, "CONFIG_"+o+"=y") })
-	}
-	switch {
-	case family == guest.Mirage || family == guest.Solo5:
-		out.Cannot = []string{classifier.GivesEnvironment, classifier.GivesFiles}
-	case family == guest.Unikraft && without("LIBPOSIX_ENVIRON_LIBPARAM"):
-		out.Cannot = []string{classifier.GivesEnvironment}
+		least := max(int(kind.Devices().MinMemoryMiB), int(math.Ceil(out.SizeMiB)))
+		if out.MemoryMiB == 0 || least < out.MemoryMiB {
+			out.MemoryMiB = least
+		}
+		if i > 0 {
+			continue // the same for all architectures
+		}
+		packed, shared := kind.Content(guest.Initrd, features).Can, kind.Content(guest.NineP, features).Can
+		if packed == guest.No && shared == guest.No {
+			out.Cannot = append(out.Cannot, classifier.GivesFiles)
+		}
+		if shared == guest.Yes {
+			out.Can = append(out.Can, classifier.GivesVolumes)
+		}
 	}
 }
 
