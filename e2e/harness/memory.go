@@ -27,7 +27,8 @@ type ProcessMemory struct {
 
 // TaskMemory tells what runs for one task and for no other, and its memory.
 // It finds processes by the task's log pipes, which each of Nomad's helpers
-// and QEMU hold open, and a container's by asking Docker.
+// holds open, QEMU by the file that it writes its console to, and a container's
+// by asking Docker.
 func (c *Cluster) TaskMemory(ctx context.Context, docker *Docker, allocID, task string) ([]ProcessMemory, error) {
 	roles, err := containerProcesses(ctx, docker, task+"-"+allocID)
 	if err != nil {
@@ -38,8 +39,9 @@ func (c *Cluster) TaskMemory(ctx context.Context, docker *Docker, allocID, task 
 		return nil, err
 	}
 	pipes := filepath.Join(c.allocDir(allocID), "alloc", "logs", "."+task+".std")
+	console := filepath.Join(c.allocDir(allocID), task, ".console.")
 	for _, pid := range pids {
-		if _, known := roles[pid]; !known && pid != c.Node.PID && !c.isPlugin(pid) && holdsOpen(pid, pipes) {
+		if _, known := roles[pid]; !known && pid != c.Node.PID && !c.isPlugin(pid) && holdsOpen(pid, pipes, console) {
 			roles[pid] = helperRole(pid)
 		}
 	}
@@ -137,10 +139,10 @@ func pss(pid int) (int, error) {
 }
 
 // holdsOpen tells whether a process has a file open whose path begins so.
-func holdsOpen(pid int, prefix string) bool {
+func holdsOpen(pid int, prefixes ...string) bool {
 	return slices.ContainsFunc(openFiles(pid), func(link string) bool {
 		target, err := os.Readlink(link)
-		return err == nil && strings.HasPrefix(target, prefix)
+		return err == nil && slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(target, prefix) })
 	})
 }
 

@@ -24,6 +24,8 @@ type NodeExtras struct {
 
 	HostVolumes map[string]string // folders, by the names of volumes
 	Driver      string            // more options of the driver, in HCL
+	QEMUImages  string            // folder of images that Nomad's own qemu driver may run
+	TotalMHz    int               // what Nomad takes the node's cores for together
 }
 
 // Reconfigure starts the client anew with extras, and returns what starts it
@@ -79,6 +81,13 @@ func (e NodeExtras) addTo(config []byte) ([]byte, error) {
 	set(options.Body(), "infra_image", e.InfraImage)
 	for _, name := range sortedKeys(e.HostVolumes) {
 		set(client.Body().AppendNewBlock("host_volume", []string{name}).Body(), "path", e.HostVolumes[name])
+	}
+	if e.TotalMHz > 0 {
+		client.Body().SetAttributeValue("cpu_total_compute", cty.NumberIntVal(int64(e.TotalMHz)))
+	}
+	if e.QEMUImages != "" {
+		qemu := root.AppendNewBlock("plugin", []string{"qemu"}).Body().AppendNewBlock("config", nil).Body()
+		qemu.SetAttributeValue("image_paths", cty.ListVal([]cty.Value{cty.StringVal(e.QEMUImages)}))
 	}
 	return e.addDriver(root, file)
 }
