@@ -53,6 +53,9 @@ type UnikernelImage struct {
 	// was seen to boot in, and no less than its own files; 0: unknown.
 	MemoryMiB int      `json:"memory_mib,omitempty"`
 	Features  []string `json:"features,omitempty"`
+	// GICs are the versions of ARM's interrupt controller that an arm64 kernel
+	// drives; read from a kernel that is a file, else not known.
+	GICs []int `json:"gics,omitempty"`
 	// Can and Cannot name what a job may give that the image is known to take,
 	// and known not to take: environment, files, volumes.
 	Can     []string `json:"can,omitempty"`

@@ -83,7 +83,7 @@ func kernelFile(ref string) (*classifier.UnikernelImage, error) {
 	out := &classifier.UnikernelImage{
 		Ref: ref, Family: string(facts.Family), Release: facts.Release, SizeMiB: float64(info.Size()) / (1 << 20),
 	}
-	out.Features = facts.Features
+	out.Features, out.GICs = facts.Features, facts.GICs
 	if facts.Arch != "" {
 		out.Arch = []string{string(facts.Arch)}
 	}

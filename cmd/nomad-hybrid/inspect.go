@@ -122,6 +122,15 @@ func (c *inspectCommand) inspect(policy *classifier.Policy, ref string) (*inspec
 	return out, nil
 }
 
+// gicNames is such as "GICv2, GICv3": ARM's interrupt controllers, by version.
+func gicNames(versions []int) string {
+	names := make([]string, len(versions))
+	for i, version := range versions {
+		names[i] = fmt.Sprintf("GICv%d", version)
+	}
+	return strings.Join(names, ", ")
+}
+
 func (p *printer) inspection(i *inspection) {
 	field := func(name, value string) {
 		if value != "" {
@@ -133,6 +142,7 @@ func (p *printer) inspection(i *inspection) {
 		field("kind", "unikernel")
 		field("family", cmp.Or(strings.TrimSpace(u.Family+" "+u.Release), "not told; name it in hybrid_unikernel_guest"))
 		field("architectures", strings.Join(u.Arch, ", "))
+		field("drives", gicNames(u.GICs))
 		field("size", fmt.Sprintf("%.1f MiB", u.SizeMiB))
 		field("features", strings.Join(u.Features, " "))
 		return
