@@ -62,7 +62,7 @@ func (s *subject) decide() error {
 	if len(toUnikernel.blockers) > 0 {
 		s.settle(Container, RuleImpossible, toContainer, toUnikernel.blockers...)
 		if s.score != nil && *s.score >= s.policy.Thresholds.Container {
-			s.because("its score of %d says the same", *s.score)
+			s.because("its score of %d speaks for a container, too", *s.score)
 		}
 		return nil
 	}
@@ -119,15 +119,15 @@ func (s *subject) byScore(toUnikernel, toContainer *way) {
 	t := s.policy.Thresholds
 	switch {
 	case s.score != nil && *s.score >= t.Container && s.known() >= t.Evidence:
-		s.because("score %d is at or above the policy's %d", *s.score, t.Container)
+		s.because("score %d: heavy; the policy makes %d and above a container", *s.score, t.Container)
 		s.settle(Container, RuleApplication, toContainer)
 	case s.score == nil || s.evidence() < t.Evidence:
-		s.between(toUnikernel, toContainer, "too little is known of the application: signals of weight %d, the policy asks for %d; hybrid_complexity would tell", s.evidence(), t.Evidence)
+		s.between(toUnikernel, toContainer, "too little is known of the application: its signals weigh %d, the policy asks for %d; give hybrid_complexity, hybrid_workload or resources", s.evidence(), t.Evidence)
 	case *s.score <= t.Unikernel:
-		s.because("score %d is at or below the policy's %d", *s.score, t.Unikernel)
+		s.because("score %d: light; the policy makes %d and below a unikernel", *s.score, t.Unikernel)
 		s.place(toUnikernel, toContainer)
 	default:
-		s.between(toUnikernel, toContainer, "score %d is between the policy's %d and %d", *s.score, t.Unikernel, t.Container)
+		s.between(toUnikernel, toContainer, "score %d: neither light (%d and below) nor heavy (%d and above); hybrid_complexity or hybrid_workload would settle it", *s.score, t.Unikernel, t.Container)
 	}
 }
 

@@ -61,6 +61,8 @@ type UnikernelImage struct {
 	Can     []string `json:"can,omitempty"`
 	Cannot  []string `json:"cannot,omitempty"`
 	Missing bool     `json:"missing,omitempty"` // the reference names nothing
+	// Problem is why the driver would refuse it, "" where it would not.
+	Problem string `json:"problem,omitempty"`
 }
 
 // jit are runtimes that compile while they run.

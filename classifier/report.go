@@ -4,7 +4,7 @@
 package classifier
 
 import (
-	"github.com/rogpeppe/go-internal/diff"
+	"github.com/aymanbagabas/go-udiff"
 
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/classifier/jobfile"
 )
@@ -84,5 +84,5 @@ func (s *subject) report() TaskReport {
 // Diff is the change of the job's text as a unified diff, "" where there is
 // none.
 func Diff(before, after *jobfile.File) string {
-	return string(diff.Diff("a/"+before.Base(), before.Source, "b/"+before.Base(), after.Source))
+	return udiff.Unified("a/"+before.Base(), "b/"+before.Base(), string(before.Source), string(after.Source))
 }

@@ -171,6 +171,7 @@ func TestUnikernelBlockers(t *testing.T) {
 	}{
 		{name: "nothing in the way", unikernel: UnikernelImage{Arch: []string{"arm64"}, MemoryMiB: 16}},
 		{name: "there is none", unikernel: UnikernelImage{Missing: true}, want: "there is none"},
+		{name: "it does not boot", unikernel: UnikernelImage{Problem: "is a shell script: give a kernel"}, want: "the driver would refuse it: it is a shell script"},
 		{name: "no environment", task: "env { A = 1 }", unikernel: UnikernelImage{Cannot: []string{"environment"}}, want: "takes no environment; give it arguments in hybrid_unikernel_args"},
 		{name: "no environment from a template", task: "template {\n data = \"A=1\"\n destination = \"local/e\"\n env = true\n}",
 			unikernel: UnikernelImage{Cannot: []string{"environment"}}, want: "takes no environment"},

@@ -23,7 +23,7 @@ const defaultOverheadMiB = 32
 // unikernelSignals reads what the unikernel image is.
 func (s *subject) unikernelSignals() {
 	u := s.unikernel
-	if u == nil || u.Missing {
+	if u == nil || u.Missing || u.Problem != "" {
 		return
 	}
 	from := "unikernel image " + u.Ref
@@ -106,6 +106,9 @@ func (s *subject) unikernelBlockers() []string {
 	u := s.unikernel
 	if u != nil && u.Missing {
 		return []string{fmt.Sprintf("unikernel image %s: there is none", u.Ref)}
+	}
+	if u != nil && u.Problem != "" {
+		return []string{fmt.Sprintf("unikernel image %s: the driver would refuse it: it %s", u.Ref, u.Problem)}
 	}
 	var why []string
 	if u == nil || !slices.Contains(u.Can, GivesVolumes) {

@@ -5,12 +5,14 @@ package classifier
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/classifier/jobfile"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/image"
 )
 
 // Drivers that a task may name for nomad-hybrid to decide about it.
@@ -225,7 +227,10 @@ func (s *subject) lookIntoImages(ctx context.Context, images Images) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err != nil {
+		var no *image.NotBootable
+		if errors.As(err, &no) {
+			facts = &UnikernelImage{Ref: ref, Problem: no.Error()}
+		} else if err != nil {
 			s.note("unikernel image %s not looked into: %v", ref, err)
 		}
 		s.unikernel = facts

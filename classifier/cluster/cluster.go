@@ -52,6 +52,15 @@ func (v *View) load(ctx context.Context) ([]*node, error) {
 	return v.nodes, v.err
 }
 
+// allowed says what a token must be allowed to, where that is what it lacks.
+func allowed(err error, what string) error {
+	var answer api.UnexpectedResponseError
+	if errors.As(err, &answer) && answer.StatusCode() == http.StatusForbidden {
+		return fmt.Errorf("%w; -cluster takes a token that is allowed %s", err, what)
+	}
+	return err
+}
+
 func query(ctx context.Context) *api.QueryOptions {
 	return (&api.QueryOptions{AllowStale: true}).WithContext(ctx)
 }
@@ -60,7 +69,7 @@ func query(ctx context.Context) *api.QueryOptions {
 func (v *View) readNodes(ctx context.Context) ([]*node, error) {
 	stubs, _, err := v.client.Nodes().List(query(ctx))
 	if err != nil {
-		return nil, fmt.Errorf("list the nodes: %w", err)
+		return nil, fmt.Errorf("list the nodes: %w", allowed(err, "node:read"))
 	}
 	var out []*node
 	for _, stub := range stubs {
@@ -69,11 +78,11 @@ func (v *View) readNodes(ctx context.Context) ([]*node, error) {
 		}
 		info, _, err := v.client.Nodes().Info(stub.ID, query(ctx))
 		if err != nil {
-			return nil, fmt.Errorf("read node %s: %w", stub.Name, err)
+			return nil, fmt.Errorf("read node %s: %w", stub.Name, allowed(err, "node:read"))
 		}
 		allocs, _, err := v.client.Nodes().Allocations(stub.ID, query(ctx))
 		if err != nil {
-			return nil, fmt.Errorf("read the allocations of node %s: %w", stub.Name, err)
+			return nil, fmt.Errorf("read the allocations of node %s: %w", stub.Name, allowed(err, "node:read"))
 		}
 		out = append(out, &node{Node: info, allocs: allocs})
 	}
@@ -128,7 +137,7 @@ func (v *View) history(ctx context.Context, need classifier.Need) (*history, err
 		return h, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the running job %q: %w", id, err)
+		return nil, fmt.Errorf("read the running job %q: %w", id, allowed(err, fmt.Sprintf("read-job in namespace %q", ns)))
 	}
 	if running.Stop == nil || !*running.Stop {
 		h.decisions(running)

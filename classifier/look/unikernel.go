@@ -80,6 +80,11 @@ func kernelFile(ref string) (*classifier.UnikernelImage, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s %w", ref, err)
 	}
+	if facts.Format == image.Solo5Tender {
+		return nil, fmt.Errorf("%s %w", ref, &image.NotBootable{
+			What: "a Solo5 kernel for the hvt or spt tender", Do: "build it for virtio, or MirageOS for unikraft-qemu",
+		})
+	}
 	out := &classifier.UnikernelImage{
 		Ref: ref, Family: string(facts.Family), Release: facts.Release, SizeMiB: float64(info.Size()) / (1 << 20),
 	}
