@@ -31,15 +31,14 @@ func (d *Driver) Fingerprint(ctx context.Context) (<-chan *drivers.Fingerprint, 
 		defer d.agentSince.CompareAndSwap(&since, nil)
 		ticker := time.NewTicker(fingerprintPeriod)
 		defer ticker.Stop()
-		for {
+		for again := false; ; again = true {
 			select {
-			case ch <- d.fingerprint(ctx):
+			case ch <- d.fingerprint(ctx, again):
 			case <-ctx.Done():
 				return
 			}
 			select {
 			case <-ticker.C:
-				d.host.forget()
 			case <-ctx.Done():
 				return
 			}
@@ -48,12 +47,17 @@ func (d *Driver) Fingerprint(ctx context.Context) (<-chan *drivers.Fingerprint, 
 	return ch, nil
 }
 
-func (d *Driver) fingerprint(ctx context.Context) *drivers.Fingerprint {
+// fingerprint tells what is known of the node; with again it looks anew first.
+func (d *Driver) fingerprint(ctx context.Context, again bool) *drivers.Fingerprint {
 	settings, _, err := d.configured()
 	if err != nil {
 		return &drivers.Fingerprint{Health: drivers.HealthStateUndetected, HealthDescription: err.Error()}
 	}
-	node, err := d.host.get(ctx, settings)
+	look := d.host.get
+	if again {
+		look = d.host.look
+	}
+	node, err := look(ctx, settings)
 	if err != nil {
 		return &drivers.Fingerprint{Health: drivers.HealthStateUnhealthy, HealthDescription: err.Error()}
 	}

@@ -14,33 +14,52 @@ import (
 )
 
 // host is what the node can do, probed when first asked for and then kept.
+// Tasks start by what is known, also while the node is looked at again: that
+// starts QEMU several times.
 type host struct {
-	mu     sync.Mutex
-	probed bool
-	result probe.Result
+	probing sync.Mutex // one look at a time
+	mu      sync.Mutex
+	known   bool
+	result  probe.Result
 }
 
 func (h *host) get(ctx context.Context, s *settings) (probe.Result, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.probed {
-		return h.result, nil
+	if result, known := h.last(); known {
+		return result, nil
 	}
-	result, err := probe.Host(ctx, probe.Options{QEMU: s.qemuPaths(), User: s.User, Emulation: s.Emulation})
-	if err == nil {
-		h.result, h.probed = result, true
-	}
-	if h.result.Arches == nil {
-		return result, fmt.Errorf("finding out what this node can do: %w", err)
-	}
-	return h.result, nil // also on a node too busy to answer: what worked before still counts
+	return h.probe(ctx, s, false)
 }
 
-// forget makes the next get probe again.
-func (h *host) forget() {
+func (h *host) last() (probe.Result, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.probed = false
+	return h.result, h.known
+}
+
+// look probes again.
+func (h *host) look(ctx context.Context, s *settings) (probe.Result, error) {
+	return h.probe(ctx, s, true)
+}
+
+// probe takes what another probe has found meanwhile, but not again.
+func (h *host) probe(ctx context.Context, s *settings, again bool) (probe.Result, error) {
+	h.probing.Lock()
+	defer h.probing.Unlock()
+	last, known := h.last()
+	if known && !again {
+		return last, nil
+	}
+	result, err := probe.Host(ctx, probe.Options{QEMU: s.qemuPaths(), User: s.User, Emulation: s.Emulation})
+	switch {
+	case err == nil:
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.result, h.known = result, true
+		return result, nil
+	case known:
+		return last, nil // a node too busy to answer: what worked before still counts
+	}
+	return result, fmt.Errorf("finding out what this node can do: %w", err)
 }
 
 // chooseAccelerator takes KVM where it works, unless the job says otherwise.

@@ -91,6 +91,7 @@ func runBare(ctx context.Context, name string, run bareRun) (_ *sample, err erro
 	if err := awaitBare(ctx, s, began, monitor, console, fmt.Sprintf("127.0.0.1:%d", port), run.answer); err != nil {
 		return s, err
 	}
+	s.Values[cpuToAnswer] = ms(cpuTime([]int{cmd.Process.Pid}))
 	if err := observeBare(ctx, cmd.Process.Pid, port, run.observe, s); err != nil {
 		return s, err
 	}

@@ -28,6 +28,8 @@ const (
 	rate       metric = "requests_per_second"
 	p50        metric = "latency_p50_ms"
 	p99        metric = "latency_p99_ms"
+
+	cpuToAnswer metric = "cpu_to_answer_ms" // of a bare QEMU: what a busy machine does not change
 )
 
 // metrics are all, in the order of the tables, with what they mean.
