@@ -1,0 +1,90 @@
+// Copyright (c) The nomad-driver-unikernel authors
+// SPDX-License-Identifier: MPL-2.0
+
+package machine
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/shoenig/test/must"
+
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/guest"
+)
+
+const consoles = "../guest/testdata/consoles"
+
+// What real guests printed when they ended, against the table in docs/ends.md:
+// each has its row there, and each row its console.
+func TestEnds_OfRealGuests(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(consoles, "*.txt"))
+	must.NoError(t, err)
+	rows := familyRows(t)
+	must.Len(t, len(files), rows)
+	for _, row := range rows {
+		name := strings.ReplaceAll(strings.Join(row[:3], "-"), " ", "-")
+		t.Run(name, func(t *testing.T) {
+			text, err := os.ReadFile(filepath.Join(consoles, name+".txt"))
+			must.NoError(t, err)
+			family, _, _ := strings.Cut(row[0], " ")
+			result := endOf(t, guest.Family(family), guest.Arch(row[1]), string(text))
+			must.Eq(t, row[3], strconv.Itoa(result.ExitCode), must.Sprint(result.Message))
+			must.Eq(t, row[4], signalCell(result.Signal))
+			must.Eq(t, row[3] != "0", result.Failed)
+			rest := result.Message
+			for part := range strings.SplitSeq(row[5], "…") {
+				_, after, found := strings.Cut(rest, strings.TrimSpace(part))
+				must.True(t, found, must.Sprintf("no %q in %q", part, result.Message))
+				rest = after
+			}
+		})
+	}
+}
+
+func endOf(t *testing.T, family guest.Family, arch guest.Arch, console string) Result {
+	t.Helper()
+	kind, err := guest.For(family, "", arch)
+	must.NoError(t, err)
+	signs := kind.Signs()
+	for line := range strings.Lines(console) {
+		signs.Line(line)
+	}
+	seen := evidence{status: statusShutdown}
+	if end, told := signs.End(); told {
+		seen.console = &end
+	}
+	return seen.judge()
+}
+
+func signalCell(signal int) string {
+	if signal == 0 {
+		return ""
+	}
+	return strconv.Itoa(signal)
+}
+
+// familyRows are the rows of the table "What each family tells".
+func familyRows(t *testing.T) [][]string {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/ends.md")
+	must.NoError(t, err)
+	_, section, found := strings.Cut(string(text), "## What each family tells\n")
+	must.True(t, found)
+	section, _, _ = strings.Cut(section, "\n## ")
+	var rows [][]string
+	for line := range strings.Lines(section) {
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		if !strings.HasPrefix(line, "|") || strings.HasPrefix(line, "|-") || strings.HasPrefix(line, "| guest ") {
+			continue
+		}
+		for i := range cells {
+			cells[i] = strings.TrimSpace(cells[i])
+		}
+		must.Len(t, 6, cells, must.Sprint(line))
+		rows = append(rows, cells)
+	}
+	return rows
+}
