@@ -163,6 +163,13 @@ func TestRecoverTask_WithoutQEMU(t *testing.T) {
 	must.NoError(t, h.DestroyTask(task.ID, false))
 }
 
+// awaitPrinted waits until a guest printed a text, while nobody carries what it
+// prints to the task's log.
+func awaitPrinted(t *testing.T, task *drivers.TaskConfig, text string) {
+	t.Helper()
+	awaitText(t, spoolPath(task), text)
+}
+
 // awaitGone waits until a process that is not ours was reaped by its parent.
 func awaitGone(t *testing.T, pid int) {
 	t.Helper()

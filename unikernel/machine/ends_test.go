@@ -5,6 +5,7 @@ package machine
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -87,4 +88,37 @@ func familyRows(t *testing.T) [][]string {
 		rows = append(rows, cells)
 	}
 	return rows
+}
+
+// A KVM that cannot run the instructions that kernels start with leaves QEMU
+// paused for ever. Only a host with such a KVM can show it; what is judged of it
+// is in TestEvidence_Judge.
+func TestMachine_KVMInternalError(t *testing.T) {
+	if !brokenKVM() {
+		t.Log("this host has no KVM that is broken")
+		return
+	}
+	config, watch := steps(t, guest.X86_64, "")
+	kernel, err := os.Open("../probe/payload/x86_64.bin") // floating point, early
+	must.NoError(t, err)
+	defer kernel.Close()
+	config.Kernel, config.User = kernel, nil
+	config.Accelerator, config.CPU = KVM, "qemu64"
+	result := awaitEnd(t, start(t, config, watch))
+	must.Eq(t, 1, result.ExitCode)
+	must.True(t, result.Failed)
+	must.StrContains(t, result.Message, `the accelerator cannot run this guest: QEMU says "KVM internal error. Suberror`)
+}
+
+// brokenKVM tells whether this is an x86_64 host whose KVM sets up no processor
+// like the host's.
+func brokenKVM() bool {
+	if _, err := os.Stat("/dev/kvm"); err != nil || guest.HostArch() != guest.X86_64 {
+		return false
+	}
+	qemu := exec.Command("qemu-system-x86_64", "-machine", "pc", "-accel", "kvm", "-cpu", "host", "-S",
+		"-nodefaults", "-display", "none", "-monitor", "stdio")
+	qemu.Stdin = strings.NewReader("quit\n")
+	said, err := qemu.CombinedOutput()
+	return err != nil && strings.Contains(string(said), "failed to set MSR")
 }
