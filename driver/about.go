@@ -66,6 +66,7 @@ var pluginSpec = hclspec.NewObject(map[string]*hclspec.Spec{
 	"cache":  hclspec.NewBlock("cache", false, cacheSpec),
 	"verify": hclspec.NewBlockList("verify", verifySpec),
 	"logs":   hclspec.NewBlock("logs", false, logsSpec),
+	"warm":   hclspec.NewBlock("warm", false, warmSpec),
 	"gc": hclspec.NewBlock("gc", false, hclspec.NewObject(map[string]*hclspec.Spec{
 		"orphans": flag("orphans", true),
 	})),
@@ -95,6 +96,7 @@ var taskSpec = hclspec.NewObject(map[string]*hclspec.Spec{
 		"port":    text("port", ""),
 		"timeout": text("timeout", ""),
 	})),
+	"warm": flag("warm", false),
 	"mount": hclspec.NewBlockList("mount", hclspec.NewObject(map[string]*hclspec.Spec{
 		"source":    hclspec.NewAttr("source", "string", true),
 		"target":    hclspec.NewAttr("target", "string", true),

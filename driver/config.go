@@ -18,6 +18,7 @@ import (
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/image"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/output"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/probe"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/warm"
 )
 
 // PluginConfig is the plugin's config block, as pluginSpec describes it.
@@ -31,6 +32,7 @@ type PluginConfig struct {
 	Cache          CacheConfig    `codec:"cache"`
 	Verify         []VerifyConfig `codec:"verify"`
 	Logs           LogsConfig     `codec:"logs"`
+	Warm           *WarmConfig    `codec:"warm"`
 	GC             *GCConfig      `codec:"gc"`
 }
 
@@ -53,6 +55,7 @@ type settings struct {
 	credential   *syscall.Credential // nil: as this process
 	allowed      []*regexp.Regexp
 	logLimits    output.Limits
+	warm         *warm.Store // nil: none
 }
 
 // check makes settings, or reports every option that cannot work.
@@ -74,6 +77,9 @@ func (c PluginConfig) check() (*settings, error) {
 		}
 	}
 	if s.logLimits, err = c.Logs.check(); err != nil {
+		errs = append(errs, err)
+	}
+	if s.warm, err = c.Warm.store(); err != nil {
 		errs = append(errs, err)
 	}
 	if s.credential, err = probe.Credential(c.User); err != nil {
@@ -121,6 +127,7 @@ type TaskConfig struct {
 	Accelerator  string        `codec:"accelerator"`
 	Machine      MachineConfig `codec:"machine"`
 	Ready        ReadyConfig   `codec:"ready"`
+	Warm         bool          `codec:"warm"`
 	Mounts       []MountConfig `codec:"mount"`
 	ExtraArgs    []string      `codec:"extra_args"`
 }

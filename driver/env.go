@@ -23,6 +23,9 @@ var offered = []string{
 // commandLine tells the guest what it is to know.
 func (l *launch) commandLine() (string, error) {
 	own, nomads := l.env()
+	if l.wish.Warm {
+		nomads = lastingOnly(nomads)
+	}
 	boot := guest.Boot{
 		Name:       l.task.Name,
 		Args:       l.args(),

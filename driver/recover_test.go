@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -99,16 +100,16 @@ func startElsewhere(t *testing.T, runDir string, task *drivers.TaskConfig) *driv
 }
 
 // dieAt starts a task in a plugin process that kills itself at a step.
-func dieAt(t *testing.T, runDir string, task *drivers.TaskConfig, at step) {
+func dieAt(t *testing.T, runDir string, task *drivers.TaskConfig, at step, options ...string) {
 	t.Helper()
-	err := newPlugin(t, runDir, task, at).Run()
+	err := newPlugin(t, runDir, task, at, options...).Run()
 	must.ErrorContains(t, err, "killed")
 }
 
 // newPlugin is a plugin process for one task.
-func newPlugin(t *testing.T, runDir string, task *drivers.TaskConfig, at step) *exec.Cmd {
+func newPlugin(t *testing.T, runDir string, task *drivers.TaskConfig, at step, options ...string) *exec.Cmd {
 	t.Helper()
-	o := order{RunDir: runDir, Plugin: pluginConfig(t, ""), Task: *task, DieAt: string(at)}
+	o := order{RunDir: runDir, Plugin: pluginConfig(t, strings.Join(options, "\n")), Task: *task, DieAt: string(at)}
 	must.NoError(t, task.DecodeDriverConfig(&o.Config))
 	var data []byte
 	must.NoError(t, base.MsgPackEncode(&data, &o))

@@ -51,6 +51,8 @@ type launch struct {
 	state  taskState
 	record *record
 	laps   laps
+
+	restored bool // the guest was saved by an earlier start
 }
 
 // StartTask boots a task's guest. All that can be refused is refused before
@@ -182,7 +184,10 @@ func (l *launch) settle(ctx context.Context, images *image.Store) error {
 	if err := l.chooseMemory(); err != nil {
 		return err
 	}
-	return l.openContent(images)
+	if err := l.openContent(images); err != nil {
+		return err
+	}
+	return l.checkWarm()
 }
 
 // chooseMemory gives the guest what QEMU's own share leaves of the task's memory.
@@ -282,6 +287,24 @@ func (l *launch) boot(ctx context.Context) (*machine.Machine, error) {
 	}
 	defer closeAll(config.Held)
 
+	return l.start(ctx, config)
+}
+
+// startCold boots the guest.
+func (l *launch) startCold(ctx context.Context, config machine.Config) (*machine.Machine, error) {
+	m, err := l.startMachine(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.awaitReady(ctx, m); err != nil {
+		m.Kill()
+		return nil, l.explain(err)
+	}
+	return m, nil
+}
+
+// startMachine starts QEMU and lets the guest run.
+func (l *launch) startMachine(ctx context.Context, config machine.Config) (*machine.Machine, error) {
 	starting, cancel := context.WithTimeout(ctx, qemuTimeout)
 	defer cancel()
 	m, err := machine.Start(starting, config, machine.Watch{
@@ -294,10 +317,6 @@ func (l *launch) boot(ctx context.Context) (*machine.Machine, error) {
 	}
 	l.state.Machine = m.State()
 	l.reached(stepBooted)
-	if err := l.awaitReady(ctx, m); err != nil {
-		m.Kill()
-		return nil, l.explain(err)
-	}
 	return m, nil
 }
 
@@ -399,7 +418,11 @@ func (l *launch) handle() (*drivers.TaskHandle, error) {
 
 // summary is the event that tells what was booted.
 func (l *launch) summary() string {
-	text := fmt.Sprintf("Booted %s guest on %s with %d MiB under %s", l.image.Family, l.image.Arch, l.ramMiB, l.accel)
+	how := "Booted"
+	if l.restored {
+		how = "Restored a saved"
+	}
+	text := fmt.Sprintf("%s %s guest on %s with %d MiB under %s", how, l.image.Family, l.image.Arch, l.ramMiB, l.accel)
 	if l.accel == machine.TCG {
 		text += " (emulation)"
 	}

@@ -19,6 +19,8 @@ const (
 	stepQEMUMade    step = "QEMU made"
 	stepJoined      step = "joined"
 	stepBooted      step = "booted"
+	stepSaving      step = "saving" // of a task that asks for warm starts
+	stepSaved       step = "saved"
 )
 
 // reached tells a test how far a start has come.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/machine/qmp"
 )
@@ -56,10 +57,35 @@ func (m *Machine) Save(ctx context.Context, to *os.File) error {
 		err = fmt.Errorf("saving the guest: %w", err)
 		_ = m.execute(ctx, "migrate_cancel", nil) // no migration: nothing to cancel
 	}
-	if rerr := m.Resume(context.WithoutCancel(ctx)); rerr != nil {
+	if rerr := m.goOn(context.WithoutCancel(ctx)); rerr != nil {
 		return errors.Join(err, fmt.Errorf("%w: %w", ErrStuck, rerr))
 	}
 	return err
+}
+
+const (
+	finalizeTimeout = 10 * time.Second
+	finalizePeriod  = 5 * time.Millisecond
+)
+
+// goOn lets a guest go on after its state was written. QEMU tells the end of a
+// migration a moment before it is done with it, refuses meanwhile, and tells
+// nobody of that moment: so it is asked again.
+func (m *Machine) goOn(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, finalizeTimeout)
+	defer cancel()
+	for {
+		err := m.Resume(ctx)
+		var refused *qmp.Error
+		if err == nil || !errors.As(err, &refused) {
+			return err
+		}
+		select {
+		case <-time.After(finalizePeriod):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // ErrStuck means that a guest stands still and cannot be made to go on.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"strconv"
@@ -82,6 +83,10 @@ func attachTap(fd int, name string) error {
 	return unix.IoctlIfreq(fd, unix.TUNSETIFF, request)
 }
 
+// gatewayMAC is the tap's address in each namespace. A guest that was saved
+// remembers its gateway's, and is restored behind another tap.
+var gatewayMAC = net.HardwareAddr{0x52, 0x54, 0x00, 0x12, 0x34, 0x01}
+
 // setUpTap gives a new tap its addresses and brings it up. It owns the tap's file.
 func setUpTap(t *tap, name string) (*tap, error) {
 	if err := t.configure(name); err != nil {
@@ -98,6 +103,9 @@ func (t *tap) configure(name string) error {
 	t.link = link
 	if err := t.setSysctls(name); err != nil {
 		return err
+	}
+	if err := netlink.LinkSetHardwareAddr(link, gatewayMAC); err != nil {
+		return fmt.Errorf("set MAC address %s: %w", gatewayMAC, err)
 	}
 	if err := netlink.LinkSetMTU(link, t.mtu); err != nil {
 		return fmt.Errorf("set MTU %d: %w", t.mtu, err)

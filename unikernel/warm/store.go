@@ -161,23 +161,23 @@ func (d *Draft) Close() error {
 	return d.file.Close()
 }
 
-// Commit puts the state into the store, and removes the least recently used
-// ones beyond the store's size. It is copied: the draft's file is still in the
+// Commit puts the state into the store, tells its size in bytes, and removes the
+// least recently used ones beyond the store's size. It is copied: the draft's file is still in the
 // hands of a QEMU that runs a guest, and what is restored must not be.
-func (d *Draft) Commit() error {
+func (d *Draft) Commit() (int64, error) {
 	size, err := d.file.Seek(0, io.SeekEnd)
 	if err != nil {
-		return fmt.Errorf("keeping a saved guest: %w", err)
+		return 0, fmt.Errorf("keeping a saved guest: %w", err)
 	}
 	if size > d.store.maxBytes {
-		return fmt.Errorf("keeping a saved guest: its %d MiB are more than the store may hold (%d MiB)", size>>20, d.store.maxBytes>>20)
+		return 0, fmt.Errorf("keeping a saved guest: its %d MiB are more than the store may hold (%d MiB)", size>>20, d.store.maxBytes>>20)
 	}
 	if _, err := d.file.Seek(0, io.SeekStart); err != nil {
-		return fmt.Errorf("keeping a saved guest: %w", err)
+		return 0, fmt.Errorf("keeping a saved guest: %w", err)
 	}
 	copied, err := os.CreateTemp(d.store.dir, draftPrefix) // 0600
 	if err != nil {
-		return fmt.Errorf("keeping a saved guest: %w", err)
+		return 0, fmt.Errorf("keeping a saved guest: %w", err)
 	}
 	defer copied.Close()
 	err = write(copied, d.key, d.file)
@@ -185,9 +185,9 @@ func (d *Draft) Commit() error {
 		err = os.Rename(copied.Name(), d.store.path(d.key))
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("keeping a saved guest: %w", err), os.Remove(copied.Name()))
+		return 0, errors.Join(fmt.Errorf("keeping a saved guest: %w", err), os.Remove(copied.Name()))
 	}
-	return d.store.evict(d.key)
+	return size, d.store.evict(d.key)
 }
 
 // evict removes the least recently used states beyond the store's size, never

@@ -19,6 +19,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 
 	"github.com/digitalocean/go-qemu/qmp"
@@ -104,7 +105,11 @@ func (c *Client) Close() error {
 // nil. It returns an *Error where QEMU refuses, and an error that wraps
 // ErrClosed where the connection has ended.
 func (c *Client) Execute(ctx context.Context, name string, arguments, result any) error {
-	return c.execute(ctx, name, arguments, result, nil)
+	err := c.execute(ctx, name, arguments, result, nil)
+	if tooEarly(err) {
+		err = c.execute(ctx, name, arguments, result, nil)
+	}
+	return err
 }
 
 // Give gives QEMU a file, which its later commands know by a name ("fd:NAME")
@@ -243,18 +248,33 @@ func (c *Client) handle(m message) error {
 	return nil
 }
 
+// accepted takes the answer to a handshake. A QEMU that finds a connection made
+// before its monitor was may greet twice, and then finds one of the two
+// handshakes superfluous.
 func (c *Client) accepted(m message) error {
-	if m.Error != nil {
+	if m.Error != nil && m.Error.Class != commandNotFound {
 		m.Error.Command = "qmp_capabilities"
 		return m.Error
 	}
 	select {
 	case <-c.ready:
-		return errors.New("QEMU answered the QMP handshake twice")
 	default:
 		close(c.ready)
-		return nil
 	}
+	return nil
+}
+
+// commandNotFound is how QEMU refuses a command at the wrong side of the
+// handshake. Source: QEMU, monitor/qmp.c and qapi/qmp-dispatch.c.
+const commandNotFound = "CommandNotFound"
+
+// tooEarly tells that a command came between a second greeting and the
+// handshake that answers it. That has been sent by now: the greeting came
+// before the refusal.
+func tooEarly(err error) bool {
+	var refused *Error
+	return errors.As(err, &refused) && refused.Class == commandNotFound &&
+		strings.HasPrefix(refused.Desc, "Expecting capabilities negotiation")
 }
 
 // deliver hands a reply to the call that waits for it. A reply that comes
