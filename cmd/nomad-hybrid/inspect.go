@@ -15,6 +15,7 @@ import (
 
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/classifier"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/classifier/look"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/guest"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/image"
 )
 
@@ -51,6 +52,7 @@ type inspection struct {
 	Image     string                     `json:"image"`
 	Container *classifier.ContainerImage `json:"container,omitempty"`
 	Unikernel *classifier.UnikernelImage `json:"unikernel,omitempty"`
+	Takes     []image.Ability            `json:"takes,omitempty"` // how the unikernel takes what a job gives
 	Signals   []classifier.Signal        `json:"signals,omitempty"`
 }
 
@@ -109,15 +111,11 @@ func (c *inspectCommand) inspect(policy *classifier.Policy, ref string) (*inspec
 	}
 	file := filepath.IsAbs(ref) && ukErr == nil // a kernel that boots, of whatever family
 	if uk != nil && (uk.Family != "" || file) {
-		out.Unikernel = uk
+		out.Unikernel, out.Takes = uk, takes(uk)
 		return out, nil
 	}
 	container, err := l.Container(c.ctx, ref)
 	if err != nil {
-		var no *image.NotBootable
-		if errors.As(ukErr, &no) { // a file, and no archive either
-			return nil, fmt.Errorf("inspect %s: it %w; nor is it an archive of `docker save`", ref, no)
-		}
 		if ukErr != nil && ukErr.Error() != err.Error() {
 			err = fmt.Errorf("%w (nor is it a unikernel: %w)", err, ukErr)
 		}
@@ -127,6 +125,18 @@ func (c *inspectCommand) inspect(policy *classifier.Policy, ref string) (*inspec
 	return out, nil
 }
 
+// takes tells what an image of which something is known takes of a job.
+func takes(uk *classifier.UnikernelImage) []image.Ability {
+	if uk.Family == "" || len(uk.Arch) == 0 {
+		return nil
+	}
+	known := image.Image{Family: guest.Family(uk.Family), Release: uk.Release, Arch: guest.Arch(uk.Arch[0]), Features: uk.Features}
+	return known.Takes()
+}
+
+// fewOptions is how many build options a person reads.
+const fewOptions = 16
+
 // gicNames is such as "GICv2, GICv3": ARM's interrupt controllers, by version.
 func gicNames(versions []int) string {
 	names := make([]string, len(versions))
@@ -134,6 +144,16 @@ func gicNames(versions []int) string {
 		names[i] = fmt.Sprintf("GICv%d", version)
 	}
 	return strings.Join(names, ", ")
+}
+
+func (p *printer) takes(abilities []image.Ability) {
+	if len(abilities) == 0 {
+		return
+	}
+	fmt.Fprintln(p.w, "\nOf what a job gives it takes:")
+	for _, a := range abilities {
+		p.indented("  ", fmt.Sprintf("%s: %s (%s)", a.What, a.Can, a.How))
+	}
 }
 
 func (p *printer) inspection(i *inspection) {
@@ -149,13 +169,12 @@ func (p *printer) inspection(i *inspection) {
 		field("architectures", strings.Join(u.Arch, ", "))
 		field("drives", gicNames(u.GICs))
 		field("size", fmt.Sprintf("%.1f MiB", u.SizeMiB))
-		if u.MemoryMiB > 0 {
-			field("memory", fmt.Sprintf("%d MiB or more, and QEMU's own share (the driver's memory_overhead)", u.MemoryMiB))
+		if len(u.Features) > fewOptions {
+			field("features", fmt.Sprintf("%d build options; -json lists them", len(u.Features)))
+		} else {
+			field("features", strings.Join(u.Features, " "))
 		}
-		field("takes", strings.Join(u.Can, ", "))
-		field("takes no", strings.Join(u.Cannot, ", "))
-		field("features", strings.Join(u.Features, " "))
-		fmt.Fprintln(p.w, "\nA job names it in meta hybrid_unikernel_image, or the policy's catalog does.")
+		p.takes(i.Takes)
 		return
 	}
 	c := i.Container
@@ -175,7 +194,7 @@ func (p *printer) inspection(i *inspection) {
 	field("libraries", plural(len(c.Libraries), "known name"))
 	fmt.Fprintln(p.w, "\nFor a decision it weighs:")
 	for _, g := range i.Signals {
-		p.indented("  ", fmt.Sprintf("%s %s: scores %.0f, weight %d", g.Name, g.Value, g.Score, g.Weight))
+		p.indented("  ", fmt.Sprintf("%s %s: %.0f, weight %d", g.Name, g.Value, g.Score, g.Weight))
 	}
 	if len(c.Processes) > 0 {
 		p.indented("  ", "It manages several processes: a unikernel is one, so it stays a container.")

@@ -73,7 +73,7 @@ func (i *Image) summary() *Summary {
 	return &Summary{
 		Source: i.Source, Arch: i.Arch, Family: i.Family, Release: i.Release, Format: i.Format,
 		KernelBytes: sizeOf(i.Kernel), InitrdBytes: sizeOf(i.Initrd), BlockBytes: sizeOf(i.Block),
-		Args: i.Args, Env: i.Env, Devices: i.Devices, GICs: i.GICs, Features: i.Features, Takes: i.abilities(),
+		Args: i.Args, Env: i.Env, Devices: i.Devices, GICs: i.GICs, Features: i.Features, Takes: i.Takes(),
 	}
 }
 
@@ -88,9 +88,9 @@ func sizeOf(file *os.File) int64 {
 	return info.Size()
 }
 
-// abilities tells how the image's family takes what a job gives, and whether
-// this image was built to.
-func (i *Image) abilities() []Ability {
+// Takes tells how the image's family takes what a job gives, and whether this
+// image was built to. It looks at Family, Release, Arch and Features only.
+func (i *Image) Takes() []Ability {
 	return append(i.tellings(), i.contents()...)
 }
 

@@ -37,19 +37,19 @@ import (
 
 // signer signs as cosign does.
 type signer struct {
-	*testing.T
+	testing.TB
 	signature.Signer
 	public string // PEM
 }
 
-func newSigner(t *testing.T) signer {
+func newSigner(t testing.TB) signer {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must.NoError(t, err)
 	return signerOf(t, key)
 }
 
-func signerOf(t *testing.T, key crypto.Signer) signer {
+func signerOf(t testing.TB, key crypto.Signer) signer {
 	t.Helper()
 	made, err := signature.LoadSigner(key, crypto.SHA256)
 	must.NoError(t, err)
@@ -58,9 +58,8 @@ func signerOf(t *testing.T, key crypto.Signer) signer {
 	return signer{t, made, string(public)}
 }
 
-// simple is a manifest with a signature of a digest; edit may falsify what was
-// signed.
-func (s signer) simple(digest v1.Hash, edit func([]byte) []byte) v1.Image {
+// signed is what a signature of a digest proves.
+func (s signer) signed(digest v1.Hash) proof {
 	s.Helper()
 	reference, err := name.NewDigest("registry.example/any@" + digest.String())
 	must.NoError(s, err)
@@ -68,13 +67,21 @@ func (s signer) simple(digest v1.Hash, edit func([]byte) []byte) v1.Image {
 	must.NoError(s, err)
 	signed, err := s.SignMessage(bytes.NewReader(text))
 	must.NoError(s, err)
+	return proof{Signature: signed, Signed: text}
+}
+
+// simple is a manifest with a signature of a digest; edit may falsify what was
+// signed.
+func (s signer) simple(digest v1.Hash, edit func([]byte) []byte) v1.Image {
+	s.Helper()
+	made := s.signed(digest)
 	if edit != nil {
-		text = edit(text)
+		made.Signed = edit(made.Signed)
 	}
 	return imageWith(s, v1.ConfigFile{}, mutate.Addendum{
-		Layer:       static.NewLayer(text, simpleSigning),
+		Layer:       static.NewLayer(made.Signed, simpleSigning),
 		MediaType:   simpleSigning,
-		Annotations: map[string]string{simpleSignature: base64.StdEncoding.EncodeToString(signed)},
+		Annotations: map[string]string{simpleSignature: base64.StdEncoding.EncodeToString(made.Signature)},
 	})
 }
 

@@ -101,11 +101,9 @@ func (m *Machine) reconnect() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), reconnectDelay)
 	defer cancel()
-	conn, err := dial(ctx, m.state.Dir, qmpSocket)
-	if err != nil {
+	if m.connect(ctx) != nil {
 		return
 	}
-	m.talk(conn)
 	m.mu.Lock()
 	m.stopped = true
 	m.mu.Unlock()
