@@ -43,10 +43,11 @@ board-files: board-deps steps dist-arm64 $(BOARD_BOOT) $(NOMAD)-arm64
 	@mkdir -p $(BOARD_HOST)/images
 	@$(GO_BUILD) -o $(BIN)/board ./e2e/board
 	@$(MAKE) -C examples/hybrid/vision OUT=$(abspath $(BOARD_HOST)/vision) ARCH=arm64
-	@cp -u $(NOMAD)-arm64 $(BOARD_HOST)/nomad
-	@cp -u $(DIST)/nomad-driver-unikernel_$(VERSION)_arm64.deb $(BOARD_HOST)/nomad-driver-unikernel.deb
-	@cp -u $(BUILD)/steps/steps-arm64 $(BUILD)/steps/steps-x86_64 $(BUILD)/steps/steps.cpio examples/steps/data/steps.csv $(BOARD_HOST)/images/
-	@cp -u examples/hybrid/hybrid.nomad.hcl e2e/board/agent.hcl $(BOARD_HOST)/
+	@install -C $(NOMAD)-arm64 $(BOARD_HOST)/nomad
+	@install -C -m 0644 $(DIST)/nomad-driver-unikernel_$(VERSION)_arm64.deb $(BOARD_HOST)/nomad-driver-unikernel.deb
+	@install -C -m 0644 -t $(BOARD_HOST)/images examples/steps/data/steps.csv \
+		$(addprefix $(BUILD)/steps/,steps-arm64 steps-x86_64 steps.cpio)
+	@install -C -m 0644 -t $(BOARD_HOST) examples/hybrid/hybrid.nomad.hcl e2e/board/agent.hcl
 
 .PHONY: board-suite
 board-suite:

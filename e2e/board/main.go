@@ -28,6 +28,7 @@ type board struct {
 	host   string // folder that the board sees, read-only, as /host
 	gic    string // version of the interrupt controller
 	cgroup string // v1 or v2
+	cpu    string // QEMU's model of the processor
 	memory int    // MiB
 	debug  bool
 }
@@ -38,6 +39,7 @@ func main() {
 	flag.StringVar(&b.host, "host", "build/board/host", "folder that the board sees as /host")
 	flag.StringVar(&b.gic, "gic", "3", "interrupt controller: 3, or 2 for a board that offers its guests GICv2 only")
 	flag.StringVar(&b.cgroup, "cgroup", "v2", "control groups: v1 or v2")
+	flag.StringVar(&b.cpu, "cpu", "max,pauth-impdef=on", "QEMU's model of the processor, such as cortex-a76, a Raspberry Pi 5's")
 	flag.IntVar(&b.memory, "memory", 3072, "memory in MiB")
 	flag.BoolVar(&b.debug, "debug", false, "show the board's kernel log")
 	timeout := flag.Duration("timeout", 0, "power the board off after this long; 0: never")
@@ -85,8 +87,8 @@ func (b board) run(ctx context.Context, command []string) (int, error) {
 	return readStatus(filepath.Join(control, "status"))
 }
 
-// args is QEMU's command line. pauth-impdef spares the emulation a costly
-// cipher in every function of the board's kernel.
+// args is QEMU's command line. The usual processor's pauth-impdef spares the
+// emulation a costly cipher in every function of the board's kernel.
 func (b board) args(control string) []string {
 	kernelLog := "quiet"
 	if b.debug {
@@ -101,7 +103,7 @@ func (b board) args(control string) []string {
 	args := []string{
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-machine", "virt,virtualization=on,gic-version=" + b.gic,
-		"-accel", "tcg,thread=multi", "-cpu", "max,pauth-impdef=on",
+		"-accel", "tcg,thread=multi", "-cpu", b.cpu,
 		"-smp", "2", "-m", strconv.Itoa(b.memory),
 		"-kernel", filepath.Join(b.files, "kernel"),
 		"-initrd", filepath.Join(b.files, "initrd"),

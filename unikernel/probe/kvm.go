@@ -45,6 +45,9 @@ func whyDenied(device string, as *syscall.Credential) string {
 // From the kernel's interface, include/uapi/linux/kvm.h.
 const (
 	kvmCreateVM         = 0xae01     // _IO(KVMIO, 0x01)
+	kvmCheckExtension   = 0xae03     // _IO(KVMIO, 0x03)
+	kvmCapARMVMIPASize  = 165        // the widest guest address, in bits; 0: the usual one only
+	usualIPABits        = 40         // of a machine that is made without saying
 	kvmCreateDevice     = 0xc00caee0 // _IOWR(KVMIO, 0xe0, struct kvm_create_device)
 	kvmCreateDeviceTest = 1          // only ask whether it could be made
 	kvmVGICv2           = 5
@@ -64,7 +67,12 @@ func gicVersions(device string) ([]int, error) {
 		return nil, err
 	}
 	defer kvm.Close()
-	vm, _, errno := unix.Syscall(unix.SYS_IOCTL, kvm.Fd(), kvmCreateVM, 0)
+	// Some processors, such as Apple's, address less than is usual.
+	bits, _, errno := unix.Syscall(unix.SYS_IOCTL, kvm.Fd(), kvmCheckExtension, kvmCapARMVMIPASize)
+	if errno != 0 || bits >= usualIPABits {
+		bits = 0
+	}
+	vm, _, errno := unix.Syscall(unix.SYS_IOCTL, kvm.Fd(), kvmCreateVM, bits)
 	if errno != 0 {
 		return nil, fmt.Errorf("creating an empty virtual machine: %w", errno)
 	}

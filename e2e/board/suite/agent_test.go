@@ -140,7 +140,7 @@ func eventually(t *testing.T, what string, ask func() error) {
 	// Not t.Context(), which has ended when a test cleans up.
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	again := time.NewTicker(250 * time.Millisecond)
+	again := time.NewTicker(500 * time.Millisecond)
 	defer again.Stop()
 	for {
 		err := ask()

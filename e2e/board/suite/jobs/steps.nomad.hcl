@@ -64,7 +64,7 @@ job "steps" {
       check {
         type     = "http"
         path     = "/healthz"
-        interval = "2s"
+        interval = "5s"
         timeout  = "10s"
       }
     }
