@@ -76,6 +76,9 @@ func TestExit(t *testing.T) {
 		{"a wrong policy", []string{"plan", "-policy", broken, low}, exitFailed, "broken.hcl:2,9"},
 		{"an undeclared variable", []string{"plan", "-var", "x=1", low}, exitFailed, `"x"`},
 		{"tolerated", []string{"plan", "-no-images", "-hcl2-strict=false", "-var", "x=1", low}, exitDone, ""},
+		{"half a variable", []string{"plan", "-var", "x", low}, exitUsage, "give NAME=VALUE"},
+		{"no Nomad", []string{"run", "-no-images", "-address", "http://127.0.0.1:1", low}, exitFailed, "Nomad is looked for at http://127.0.0.1:1; -address or NOMAD_ADDR"},
+		{"no cluster", []string{"plan", "-cluster", "-no-images", "-address", "http://127.0.0.1:1", low}, exitFailed, "look at the cluster"},
 		{"no job", []string{"plan"}, exitUsage, "takes one JOB"},
 		{"two jobs", []string{"plan", low, low}, exitUsage, "not 2"},
 		{"no such option", []string{"plan", "-nope", low}, exitUsage, "-nope"},
@@ -265,6 +268,11 @@ func TestInspect(t *testing.T) {
 	code, _, errOut := call(t, "", "inspect", "/nonexistent/kernel")
 	must.Eq(t, exitFailed, code)
 	must.StrContains(t, errOut, "no such file")
+	text := jobFile(t, "low")
+	code, _, errOut = call(t, "", "inspect", text)
+	must.Eq(t, exitFailed, code)
+	must.StrContains(t, errOut, "not a kernel")
+	must.StrContains(t, errOut, "nor is it an archive of `docker save`")
 	code, _, errOut = call(t, "", "inspect", "oci-layout:/nonexistent")
 	must.Eq(t, exitFailed, code)
 	must.StrContains(t, errOut, "no OCI layout")

@@ -116,6 +116,10 @@ func (c *inspectCommand) inspect(policy *classifier.Policy, ref string) (*inspec
 	}
 	container, err := l.Container(c.ctx, ref)
 	if err != nil {
+		var no *image.NotBootable
+		if errors.As(ukErr, &no) { // a file, and no archive either
+			return nil, fmt.Errorf("inspect %s: it %w; nor is it an archive of `docker save`", ref, no)
+		}
 		if ukErr != nil && ukErr.Error() != err.Error() {
 			err = fmt.Errorf("%w (nor is it a unikernel: %w)", err, ukErr)
 		}
@@ -169,12 +173,18 @@ func (p *printer) inspection(i *inspection) {
 		field("architectures", strings.Join(u.Arch, ", "))
 		field("drives", gicNames(u.GICs))
 		field("size", fmt.Sprintf("%.1f MiB", u.SizeMiB))
+		if u.MemoryMiB > 0 {
+			field("memory", fmt.Sprintf("%d MiB or more, and QEMU's own share (the driver's memory_overhead)", u.MemoryMiB))
+		}
+		field("takes", strings.Join(u.Can, ", "))
+		field("takes no", strings.Join(u.Cannot, ", "))
 		if len(u.Features) > fewOptions {
 			field("features", fmt.Sprintf("%d build options; -json lists them", len(u.Features)))
 		} else {
 			field("features", strings.Join(u.Features, " "))
 		}
 		p.takes(i.Takes)
+		fmt.Fprintln(p.w, "\nA job names it in meta hybrid_unikernel_image, or the policy's catalog does.")
 		return
 	}
 	c := i.Container
@@ -194,7 +204,7 @@ func (p *printer) inspection(i *inspection) {
 	field("libraries", plural(len(c.Libraries), "known name"))
 	fmt.Fprintln(p.w, "\nFor a decision it weighs:")
 	for _, g := range i.Signals {
-		p.indented("  ", fmt.Sprintf("%s %s: %.0f, weight %d", g.Name, g.Value, g.Score, g.Weight))
+		p.indented("  ", fmt.Sprintf("%s %s: scores %.0f, weight %d", g.Name, g.Value, g.Score, g.Weight))
 	}
 	if len(c.Processes) > 0 {
 		p.indented("  ", "It manages several processes: a unikernel is one, so it stays a container.")

@@ -4,8 +4,10 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
+	"net"
 
 	"github.com/hashicorp/nomad/api"
 )
@@ -60,6 +62,15 @@ func (o *nomadOptions) config() *api.Config {
 	}
 	tls.Insecure = tls.Insecure || o.skipVerify
 	return config
+}
+
+// explain says where Nomad was looked for, if nobody is there.
+func (o *nomadOptions) explain(err error) error {
+	var network *net.OpError
+	if errors.As(err, &network) && network.Op == "dial" {
+		return fmt.Errorf("%w\nNomad is looked for at %s; -address or NOMAD_ADDR says where it is", err, o.config().Address)
+	}
+	return err
 }
 
 // client makes a client of Nomad's API. The namespace and region of a job, if

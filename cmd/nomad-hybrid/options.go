@@ -52,7 +52,12 @@ const jobOptionsHelp = `
 
 func (o *jobOptions) register(f *flag.FlagSet) {
 	f.StringVar(&o.policy, "policy", "", "")
-	f.Var(&o.vars, "var", "")
+	f.Func("var", "", func(s string) error {
+		if name, _, ok := strings.Cut(s, "="); !ok || name == "" {
+			return errors.New("give NAME=VALUE")
+		}
+		return o.vars.Set(s)
+	})
 	f.Var(&o.varFiles, "var-file", "")
 	f.BoolFunc("hcl2-strict", "", func(s string) error {
 		o.lax = s == "false" || s == "0"
@@ -155,7 +160,7 @@ func (c *command) classify(o *jobOptions, job string) (*jobfile.File, *classifie
 	}
 	result, err := classifier.Classify(c.ctx, file, opts)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, o.nomad.explain(err)
 	}
 	return file, result, nil
 }

@@ -165,7 +165,7 @@ func (c *runCommand) register(job *api.Job, options *api.RegisterOptions) int {
 	}
 	resp, _, err := client.Jobs().RegisterOpts(job, options, (&api.WriteOptions{}).WithContext(c.ctx))
 	if err != nil {
-		c.errorf("%v", explainRegister(err, options))
+		c.errorf("%v", c.opts.nomad.explain(explainRegister(err, options)))
 		return exitFailed
 	}
 	if resp.Warnings != "" {

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -116,11 +117,11 @@ func (p *printer) reasons(t classifier.TaskReport) {
 		p.indented("    ", reason)
 	}
 	for _, g := range t.Signals {
-		counts := fmt.Sprintf("counts %.0f %%", g.Share)
+		weighs := fmt.Sprintf("weighs %.0f %%", g.Share)
 		if g.Share == 0 {
-			counts = "does not count, as it would lower the score"
+			weighs = "not counted, as it would lower the score"
 		}
-		p.indented("      ", fmt.Sprintf("%s %s (%s): %.0f, %s", g.Name, g.Value, g.Source, g.Score, counts))
+		p.indented("      ", fmt.Sprintf("%s %s (%s): scores %.0f, %s", g.Name, g.Value, g.Source, g.Score, weighs))
 	}
 	for _, note := range t.Notes {
 		p.indented("    ", "note: "+note)
@@ -183,6 +184,9 @@ func (p *printer) summary(r *classifier.Report) {
 		fmt.Fprintf(p.w, " (%d of them undecided)", r.Undecided)
 	}
 	fmt.Fprintln(p.w)
+	if slices.ContainsFunc(r.Tasks, func(t classifier.TaskReport) bool { return t.Score != nil }) {
+		fmt.Fprintln(p.w, "Scores go from 0 (light: unikernel) to 100 (heavy: container).")
+	}
 }
 
 func plural(n int, noun string) string {

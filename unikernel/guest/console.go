@@ -110,11 +110,14 @@ var unikraftSigns = []sign{
 	{pattern: regexp.MustCompile(kernelLine + `ERR:\s.*\bInit function at \S+ returned error -?\d+$`), end: crashed, replaces: overReturn},
 }
 
-// ocamlSigns are those of MirageOS on any kernel: an exception that nothing
-// caught (status 2) and cmdliner's complaint about the arguments (status 64).
+// ocamlSigns are those of MirageOS on any kernel: cmdliner's complaint about
+// the arguments (status 64), which ends with a line that depends on its
+// version, and what the language's runtime says before it aborts.
 var ocamlSigns = []sign{
+	{pattern: regexp.MustCompile(`^Fatal error: `)},
 	{pattern: regexp.MustCompile(`^[\w.-]+: (?:unknown option|option '|too many arguments|required |invalid )`)},
 	{pattern: regexp.MustCompile(`^Try '[^']*--help' for more information\.$`), end: status(64)},
+	{pattern: regexp.MustCompile(`^Hint: To pass a space, it needs to be escaped twice`), end: status(64)},
 }
 
 func status(n int) func([]string) End {
@@ -131,8 +134,7 @@ var mirageSigns = append(append([]sign{
 var solo5Signs = append([]sign{
 	{pattern: regexp.MustCompile(`^Solo5: solo5_exit\((-?\d+)\) called$`), end: returned, replaces: always},
 	{pattern: regexp.MustCompile(`^Solo5: (?:solo5_abort\(\) called$|ABORT: )`), end: crashed, replaces: always},
-	{pattern: regexp.MustCompile(`^Solo5: (?:trap|PANIC|ABORT|assertion)`)},
-	{pattern: uncaughtException},
+	{pattern: regexp.MustCompile(`^Solo5: (?:trap|PANIC|ABORT|assertion|Device ')`)},
 }, ocamlSigns...)
 
 // linuxSigns: a panic stays the end, whatever follows it.

@@ -49,7 +49,7 @@ func (c Config) argv(s *sockets, inherit *files) []string {
 	args := c.baseArgs()
 	args = append(args, c.boardArgs()...)
 	args = append(args, c.bootArgs(inherit)...)
-	args = append(args, monitorArgs(inherit.add(s.qmp.file))...)
+	args = append(args, monitorArgs(inherit.add(s.first), inherit.add(s.qmp.file))...)
 	args = append(args, c.consoleArgs(s, inherit)...)
 	for _, nic := range c.NICs {
 		args = append(args, nic.args(inherit)...)
@@ -110,9 +110,11 @@ func (c Config) bootArgs(inherit *files) []string {
 	return args
 }
 
-func monitorArgs(fd int) []string {
+func monitorArgs(first, listening int) []string {
 	return []string{
-		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d,server=on,wait=off", fd),
+		"-chardev", fmt.Sprintf("socket,id=first,fd=%d", first),
+		"-mon", "chardev=first,mode=control",
+		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d,server=on,wait=off", listening),
 		"-mon", "chardev=qmp,mode=control",
 	}
 }

@@ -35,7 +35,7 @@ func TestConfig_Argv(t *testing.T) {
 		ExtraArgs: []string{"-msg", "timestamp=on"},
 	}
 	var inherit files
-	args := config.argv(&sockets{qmp: listener{file}, console: listener{file}}, &inherit)
+	args := config.argv(&sockets{qmp: listener{file}, console: listener{file}, first: file}, &inherit)
 
 	must.Eq(t, KernelPath, after(t, args, "-kernel"))
 	must.Eq(t, "/proc/self/fd/4", after(t, args, "-initrd"))
@@ -44,16 +44,16 @@ func TestConfig_Argv(t *testing.T) {
 	must.Eq(t, "type=virt,gic-version=3", after(t, args, "-machine"))
 	must.Eq(t, "kvm", after(t, args, "-accel"))
 	must.Eq(t, "40M", after(t, args, "-m"))
-	must.Eq(t, strings.Repeat("f", 8), after(t, args, "-netdev"))
+	must.Eq(t, strings.Repeat("f", 9), after(t, args, "-netdev"))
 	must.Eq(t, "virtio-net-device,netdev=net0,mac=52:54:00:12:34:56", after(t, args, "-device"))
 	must.Eq(t, []string{"-msg", "timestamp=on"}, args[len(args)-2:])
-	must.SliceLen(t, 7, inherit.list)
+	must.SliceLen(t, 8, inherit.list)
 }
 
 func TestConfig_ArgvOfTCG(t *testing.T) {
 	config := Config{ID: "a", Arch: guest.X86_64, Accelerator: TCG, Type: "pc", Kernel: os.Stdin, Panic: "pvpanic"}
 	var inherit files
-	args := config.argv(&sockets{qmp: listener{os.Stdin}, console: listener{os.Stdin}}, &inherit)
+	args := config.argv(&sockets{qmp: listener{os.Stdin}, console: listener{os.Stdin}, first: os.Stdin}, &inherit)
 	must.Eq(t, "tcg,tb-size=32", after(t, args, "-accel"))
 	must.Eq(t, "pvpanic", after(t, args, "-device"))
 	must.SliceNotContains(t, args, "-initrd")
@@ -71,13 +71,13 @@ func TestConfig_ArgvOfStorage(t *testing.T) {
 		Shares: []Share{{Folder: file, ReadOnly: true, Device: "virtio-9p-pci", Tag: "/a,b"}},
 	}
 	var inherit files
-	args := strings.Join(config.argv(&sockets{qmp: listener{file}, console: listener{file}}, &inherit), " ")
+	args := strings.Join(config.argv(&sockets{qmp: listener{file}, console: listener{file}, first: file}, &inherit), " ")
 	for _, want := range []string{
-		"-add-fd set=2,fd=6 -blockdev driver=file,node-name=disk0-file,filename=/dev/fdset/2,read-only=off " +
+		"-add-fd set=2,fd=7 -blockdev driver=file,node-name=disk0-file,filename=/dev/fdset/2,read-only=off " +
 			"-blockdev driver=raw,node-name=disk0,file=disk0-file,read-only=off -device virtio-blk-pci,drive=disk0,serial=/a,,b,addr=0x3",
-		"-add-fd set=3,fd=7 -blockdev driver=file,node-name=disk1-file,filename=/dev/fdset/3,read-only=on " +
+		"-add-fd set=3,fd=8 -blockdev driver=file,node-name=disk1-file,filename=/dev/fdset/3,read-only=on " +
 			"-blockdev driver=qcow2,node-name=disk1,file=disk1-file,read-only=on -device virtio-blk-pci,drive=disk1",
-		"-fsdev local,id=share0,path=/proc/self/fd/8,security_model=none,multidevs=remap,readonly=on -device virtio-9p-pci,fsdev=share0,mount_tag=/a,,b",
+		"-fsdev local,id=share0,path=/proc/self/fd/9,security_model=none,multidevs=remap,readonly=on -device virtio-9p-pci,fsdev=share0,mount_tag=/a,,b",
 	} {
 		must.StrContains(t, args, want)
 	}

@@ -28,6 +28,9 @@ func startConfined(c Config, cmd *exec.Cmd) error {
 		if err := dropPrivileges(); err != nil {
 			return err
 		}
+		if err := HugePages(false); err != nil {
+			return err
+		}
 		return cmd.Start()
 	})
 }

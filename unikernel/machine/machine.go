@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -86,14 +87,15 @@ func Start(ctx context.Context, c Config, w Watch) (*Machine, error) {
 }
 
 func launch(ctx context.Context, c Config, w Watch, dir string) (*Machine, error) {
-	p, err := spawnIn(c, dir)
+	p, monitor, err := spawnIn(c, dir)
 	if err != nil {
 		return nil, err
 	}
-	m, err := boot(ctx, c, w, dir, p)
+	m, err := boot(ctx, c, w, dir, p, monitor)
 	if err == nil {
 		return m, nil
 	}
+	monitor.Close()
 	kerr := p.kill()
 	p.waitFor(killTimeout)
 	p.release()
@@ -103,25 +105,31 @@ func launch(ctx context.Context, c Config, w Watch, dir string) (*Machine, error
 	return nil, errors.Join(err, kerr)
 }
 
-// spawnIn starts QEMU, paused, with its sockets and log in dir.
-func spawnIn(c Config, dir string) (*process, error) {
-	listening, err := listenAll(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer listening.close()
+// spawnIn starts QEMU, paused, with its sockets and log in dir, and returns a
+// connection to its monitor.
+func spawnIn(c Config, dir string) (*process, net.Conn, error) {
 	log, err := os.OpenFile(filepath.Join(dir, logFile), os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("making QEMU's log: %w", err)
+		return nil, nil, fmt.Errorf("making QEMU's log: %w", err)
 	}
 	defer log.Close()
+	sockets, monitor, err := makeSockets(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer sockets.close()
 
 	var inherit files
-	args := c.argv(listening, &inherit)
-	return spawn(c, args, append(inherit.list, c.Held...), log)
+	args := c.argv(sockets, &inherit)
+	p, err := spawn(c, args, append(inherit.list, c.Held...), log)
+	if err != nil {
+		monitor.Close()
+		return nil, nil, err
+	}
+	return p, monitor, nil
 }
 
-func boot(ctx context.Context, c Config, w Watch, dir string, p *process) (*Machine, error) {
+func boot(ctx context.Context, c Config, w Watch, dir string, p *process, monitor net.Conn) (*Machine, error) {
 	if c.Join != nil {
 		if err := c.Join(p.pid); err != nil {
 			return nil, fmt.Errorf("joining QEMU to its cgroups: %w", err)
@@ -133,7 +141,7 @@ func boot(ctx context.Context, c Config, w Watch, dir string, p *process) (*Mach
 	if err := p.allowOOMKill(); err != nil {
 		return nil, err
 	}
-	m, err := watch(ctx, State{Dir: dir, PID: p.pid, StartTime: p.startTime, Boot: bootID()}, p, w)
+	m, err := watch(ctx, State{Dir: dir, PID: p.pid, StartTime: p.startTime, Boot: bootID()}, p, w, monitor)
 	if err != nil {
 		return nil, err
 	}
@@ -189,7 +197,7 @@ func Reattach(ctx context.Context, s State, w Watch) (*Machine, error) {
 	for _, line := range w.Missed {
 		w.Signs.Line(line)
 	}
-	m, err := watch(ctx, s, p, w)
+	m, err := findMonitor(ctx, s, p, w)
 	if err != nil {
 		p.release()
 		return nil, fmt.Errorf("finding QEMU again (process %d): %w", s.PID, err)
@@ -216,8 +224,21 @@ func lost(s State, w Watch) *Machine {
 	return m
 }
 
-// watch connects to QEMU's sockets.
-func watch(ctx context.Context, s State, p *process, w Watch) (*Machine, error) {
+// findMonitor is watch for a QEMU that an earlier life of this program started.
+func findMonitor(ctx context.Context, s State, p *process, w Watch) (*Machine, error) {
+	monitor, err := dial(ctx, s.Dir, qmpSocket)
+	if err != nil {
+		return nil, err
+	}
+	m, err := watch(ctx, s, p, w, monitor)
+	if err != nil {
+		monitor.Close()
+	}
+	return m, err
+}
+
+// watch connects to QEMU's console, and takes monitor over if it succeeds.
+func watch(ctx context.Context, s State, p *process, w Watch, monitor net.Conn) (*Machine, error) {
 	conn, err := dial(ctx, s.Dir, consoleSocket)
 	if err != nil {
 		return nil, err
@@ -230,25 +251,17 @@ func watch(ctx context.Context, s State, p *process, w Watch) (*Machine, error) 
 		poke:        make(chan struct{}, 1),
 		migrated:    make(chan string, 1),
 	}
-	if err := m.connect(ctx); err != nil {
-		conn.Close()
-		return nil, err
-	}
+	m.talk(monitor)
 	m.console = readConsole(conn, w.Signs, w.Ready)
 	return m, nil
 }
 
-// connect makes a connection to QEMU's monitor. QEMU may answer it later.
-func (m *Machine) connect(ctx context.Context) error {
-	conn, err := dial(ctx, m.state.Dir, qmpSocket)
-	if err != nil {
-		return err
-	}
+// talk begins to use a connection to QEMU's monitor. QEMU may answer it later.
+func (m *Machine) talk(conn net.Conn) {
 	client := qmp.New(conn, m.observe)
 	m.mu.Lock()
 	m.monitor = client
 	m.mu.Unlock()
-	return nil
 }
 
 // letGo hangs up on a QEMU that is about to be ended.
@@ -309,7 +322,7 @@ func (m *Machine) Log() string { return readLog(m.state.Dir) }
 
 // readLog returns the end of what QEMU printed.
 func readLog(dir string) string {
-	const most = 2048
+	const most = 4096
 	f, err := os.Open(filepath.Join(dir, logFile))
 	if err != nil {
 		return ""

@@ -209,12 +209,12 @@ func startUnseen(t *testing.T, c Config, ended chan struct{}) (State, *qmp.Clien
 	t.Helper()
 	dir := filepath.Join(c.RunDir, c.ID)
 	must.NoError(t, os.Mkdir(dir, 0o700))
-	p, err := spawnIn(c, dir)
+	p, monitor, err := spawnIn(c, dir)
 	must.NoError(t, err)
 	t.Cleanup(func() { _ = p.kill(); p.waitFor(patience) })
 
 	state := State{Dir: dir, PID: p.pid, StartTime: p.startTime}
-	client := dialQMP(t, state, ended)
+	client := talkQMP(monitor, ended)
 	must.NoError(t, run(t.Context(), client, c.CommandLine, nil))
 	return state, client
 }

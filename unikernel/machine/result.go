@@ -57,7 +57,7 @@ func (e evidence) judge() Result {
 	case e.panicked || e.status == statusPanicked || e.crashOnConsole():
 		return e.crash()
 	case e.status == statusInternalError:
-		return failure("the accelerator cannot run this guest (KVM internal error): " + e.qemuSays() +
+		return failure("the accelerator cannot run this guest: " + e.qemuSaysOf("KVM internal error") +
 			`; accelerator = "tcg" runs it by emulation`)
 	case e.status == statusIOError:
 		return failure("the guest was halted by an I/O error: " + e.qemuSays())
@@ -114,6 +114,17 @@ func (e evidence) qemuSays() string {
 		return fmt.Sprintf("QEMU says %q", said)
 	}
 	return "QEMU says nothing"
+}
+
+// qemuSaysOf is the line about something, which QEMU prints among all the
+// registers of a processor.
+func (e evidence) qemuSaysOf(what string) string {
+	for line := range strings.Lines(e.qemuLog) {
+		if strings.Contains(line, what) {
+			return fmt.Sprintf("QEMU says %q", strings.TrimSpace(line))
+		}
+	}
+	return what + ", " + e.qemuSays()
 }
 
 func failure(message string) Result {

@@ -19,32 +19,61 @@ const (
 	consoleSocket = "console"
 )
 
-// sockets are the listening ends that QEMU inherits. They are made here, not
-// by QEMU: a connection made before QEMU runs waits in the backlog, so nobody
+// sockets are what QEMU inherits. The listening ones are made here, not by
+// QEMU: a connection made before QEMU runs waits in the backlog, so nobody
 // polls for a socket to appear, and QEMU needs no right to the directory.
+//
+// To its monitor QEMU has two ways: a connection that is there from the start,
+// and a socket for a program that finds it again. One way would not do: while
+// QEMU starts, two of its threads look at a listening monitor, both see the
+// connection come, and the loser waits in accept for the next one, for ever.
 type sockets struct {
 	qmp, console listener
+	first        *os.File // QEMU's end of the connection that is there
 }
 
 type listener struct{ file *os.File }
 
-func listenAll(dir string) (*sockets, error) {
-	monitor, err := listen(dir, qmpSocket)
-	if err != nil {
-		return nil, err
+// makeSockets makes them, and returns our end of the connection to the monitor.
+func makeSockets(dir string) (*sockets, net.Conn, error) {
+	s := new(sockets)
+	var err error
+	if s.qmp, err = listen(dir, qmpSocket); err != nil {
+		return nil, nil, err
 	}
-	console, err := listen(dir, consoleSocket)
-	if err != nil {
-		monitor.file.Close()
-		return nil, err
+	if s.console, err = listen(dir, consoleSocket); err != nil {
+		s.close()
+		return nil, nil, err
 	}
-	return &sockets{qmp: monitor, console: console}, nil
+	var own net.Conn
+	if own, s.first, err = connection(); err != nil {
+		s.close()
+		return nil, nil, fmt.Errorf("connecting to QEMU's monitor: %w", err)
+	}
+	return s, own, nil
 }
 
 // close closes this process's copies; QEMU has its own.
 func (s *sockets) close() {
 	s.qmp.file.Close()
 	s.console.file.Close()
+	s.first.Close()
+}
+
+// connection makes a connection and returns both of its ends.
+func connection() (own net.Conn, other *os.File, err error) {
+	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	mine := os.NewFile(uintptr(ends[0]), "monitor")
+	defer mine.Close() // own is a copy
+	other = os.NewFile(uintptr(ends[1]), "monitor")
+	if own, err = net.FileConn(mine); err != nil {
+		other.Close()
+		return nil, nil, err
+	}
+	return own, other, nil
 }
 
 func listen(dir, name string) (listener, error) {

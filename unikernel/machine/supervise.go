@@ -101,9 +101,11 @@ func (m *Machine) reconnect() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), reconnectDelay)
 	defer cancel()
-	if m.connect(ctx) != nil {
+	conn, err := dial(ctx, m.state.Dir, qmpSocket)
+	if err != nil {
 		return
 	}
+	m.talk(conn)
 	m.mu.Lock()
 	m.stopped = true
 	m.mu.Unlock()
