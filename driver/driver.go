@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,7 +60,7 @@ func New(log hclog.Logger) *Driver {
 		log:    log,
 		events: eventer.NewEventer(ctx, log.Named("events")),
 		tasks:  newStore(),
-		host:   new(host),
+		host:   newHost(),
 		runDir: defaultRunDir,
 	}
 }
@@ -140,7 +141,9 @@ func (d *Driver) WaitTask(ctx context.Context, taskID string) (<-chan *drivers.E
 	return ch, nil
 }
 
-// StopTask ends a task within timeout.
+// StopTask ends a task within timeout (the job's kill_timeout). The signal (the
+// job's kill_signal) decides how: SIGKILL ends it at once, any other asks first
+// where the guest can be asked.
 func (d *Driver) StopTask(taskID string, timeout time.Duration, signal string) error {
 	t, err := d.tasks.get(taskID)
 	if err != nil {
@@ -148,7 +151,11 @@ func (d *Driver) StopTask(taskID string, timeout time.Duration, signal string) e
 	}
 	ctx, cancel := context.WithTimeout(d.ctx, timeout)
 	defer cancel()
-	t.machine.Stop(ctx)
+	if strings.EqualFold(signal, "SIGKILL") {
+		t.machine.Kill()
+	} else {
+		t.machine.Stop(ctx)
+	}
 	<-t.done
 	return nil
 }

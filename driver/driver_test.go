@@ -229,20 +229,6 @@ func awaitText(t *testing.T, path, text string) {
 	}
 }
 
-func TestTask_Signals(t *testing.T) {
-	h := newHarness(t, runDir(t), "")
-	task, port := h.newTask(stepsConfig(t, guest.ARM64, `ports = ["http"]`))
-	h.start(task)
-	url := fmt.Sprintf("http://127.0.0.1:%d/healthz", port)
-	must.Eq(t, "ok\n", get(t, url))
-	must.NoError(t, h.SignalTask(task.ID, "SIGSTOP"))
-	must.NoError(t, h.SignalTask(task.ID, "SIGCONT"))
-	must.Eq(t, "ok\n", get(t, url))
-	must.ErrorContains(t, h.SignalTask(task.ID, "SIGUSR1"), "SIGTERM")
-	must.NoError(t, h.SignalTask(task.ID, "SIGKILL"))
-	must.Eq(t, 9, h.wait(task).Signal)
-}
-
 func TestTask_Stats(t *testing.T) {
 	h := newHarness(t, runDir(t), "")
 	task, _ := h.newTask(stepsConfig(t, guest.ARM64, `args = ["--burn-cpu"]`))

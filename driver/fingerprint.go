@@ -39,6 +39,7 @@ func (d *Driver) Fingerprint(ctx context.Context) (<-chan *drivers.Fingerprint, 
 			}
 			select {
 			case <-ticker.C:
+			case <-d.host.asked:
 			case <-ctx.Done():
 				return
 			}

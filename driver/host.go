@@ -21,6 +21,17 @@ type host struct {
 	mu      sync.Mutex
 	known   bool
 	result  probe.Result
+	asked   chan struct{} // holds one wish for another look
+}
+
+func newHost() *host { return &host{asked: make(chan struct{}, 1)} }
+
+// ask wishes for another look, which the fingerprint takes.
+func (h *host) ask() {
+	select {
+	case h.asked <- struct{}{}:
+	default: // one is wished for already
+	}
 }
 
 func (h *host) get(ctx context.Context, s *settings) (probe.Result, error) {
@@ -76,7 +87,7 @@ func (l *launch) chooseAccelerator(ctx context.Context) error {
 	l.accel = machine.Accelerator(arch.Accelerator)
 	switch l.wish.Accelerator {
 	case "kvm":
-		return l.needKVM(node)
+		return l.needKVM(ctx, node)
 	case "tcg":
 		l.accel = machine.TCG
 		if !l.settings.Emulation {
@@ -89,9 +100,21 @@ func (l *launch) chooseAccelerator(ctx context.Context) error {
 	return nil
 }
 
-func (l *launch) needKVM(node probe.Result) error {
+// needKVM refuses a job that insists on KVM only by what is so now.
+func (l *launch) needKVM(ctx context.Context, node probe.Result) error {
 	if l.accel == machine.KVM {
 		return nil
+	}
+	if l.image.Arch == guest.HostArch() {
+		var err error
+		if node, err = l.d.host.look(ctx, l.settings); err != nil {
+			return err
+		}
+		if node.KVM {
+			l.accel = machine.KVM
+			l.d.host.ask() // for Nomad to learn it
+			return nil
+		}
 	}
 	reason := node.KVMReason
 	if l.image.Arch != guest.HostArch() {

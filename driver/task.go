@@ -42,6 +42,9 @@ func (d *Driver) follow(t *task) {
 	t.dhcp.Close()
 	end := t.machine.Result()
 	t.result = t.exitResult(end)
+	if end.BadKVM {
+		d.host.ask()
+	}
 	t.completed = time.Now()
 	t.logs.finish(t.machine.Log())
 	close(t.done)

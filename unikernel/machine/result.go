@@ -18,6 +18,7 @@ type Result struct {
 	Signal   int    // 0: none
 	Failed   bool   // the end is a failure, or not known to be a success
 	Message  string // what happened, and how that is known
+	BadKVM   bool   // the accelerator could not run the guest
 }
 
 // The run states of QEMU in which a guest does not go on.
@@ -57,8 +58,10 @@ func (e evidence) judge() Result {
 	case e.panicked || e.status == statusPanicked || e.crashOnConsole():
 		return e.crash()
 	case e.status == statusInternalError:
-		return failure("the accelerator cannot run this guest: " + e.qemuSaysOf("KVM internal error") +
+		result := failure("the accelerator cannot run this guest: " + e.qemuSaysOf("KVM internal error") +
 			`; accelerator = "tcg" runs it by emulation`)
+		result.BadKVM = true
+		return result
 	case e.status == statusIOError:
 		return failure("the guest was halted by an I/O error: " + e.qemuSays())
 	case e.console != nil:

@@ -147,26 +147,40 @@ func (m *Machine) quit(ctx context.Context) bool {
 	return m.process.wait(ctx) == nil
 }
 
-// Stop ends the machine: by the power button where the guest answers it and as
-// long as ctx lets it, then by telling QEMU to quit, then by a kill. It returns
-// when QEMU is gone.
+// Stop ends the machine within ctx: by the power button where the guest answers
+// it, then by telling QEMU to quit, then by a kill. It returns when QEMU is gone.
 func (m *Machine) Stop(ctx context.Context) {
 	if m.isDone() {
 		return
 	}
-	if m.powerButton && m.execute(ctx, "system_powerdown", nil) == nil {
-		select {
-		case <-m.done:
-			return
-		case <-ctx.Done():
-		}
+	if m.powerButton && m.pressButton(ctx) {
+		return
 	}
 	m.noteStop(stoppedByQuit)
-	if !m.quit(context.Background()) {
+	if !m.quit(ctx) {
 		m.noteStop(stoppedByKill)
 		_ = m.process.kill()
 	}
 	<-m.done
+}
+
+// pressButton asks the guest to end and waits as long as leaves QEMU time to
+// quit within ctx. It tells whether the guest has ended.
+func (m *Machine) pressButton(ctx context.Context) bool {
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-quitTimeout))
+		defer cancel()
+	}
+	if m.execute(ctx, "system_powerdown", nil) != nil {
+		return false
+	}
+	select {
+	case <-m.done:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // Kill ends the machine at once.

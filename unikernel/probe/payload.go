@@ -67,6 +67,9 @@ func (p payload) run(ctx context.Context, qemu string, by Accelerator, as *sysca
 	return ended.fault()
 }
 
+// errLate says that a host was too slow, or too busy, for an answer.
+var errLate = errors.New("the payload did not end")
+
 // fault says why a payload did not pass.
 func (e ending) fault() error {
 	said := complaint(e.output)
@@ -78,7 +81,7 @@ func (e ending) fault() error {
 	case e.signal == syscall.SIGABRT:
 		return fmt.Errorf("QEMU aborted when it set up a processor: KVM here is incomplete (%s)", said)
 	case e.late:
-		return fmt.Errorf("the payload did not end within %s", patience)
+		return fmt.Errorf("%w within %s", errLate, patience)
 	case e.err != nil:
 		return fmt.Errorf("starting QEMU: %w", e.err)
 	case e.signal != 0:

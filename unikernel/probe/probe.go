@@ -95,24 +95,37 @@ func probe(ctx context.Context, host guest.Arch, options Options) (Result, error
 		}
 	}
 	for name, arch := range result.Arches {
-		arch.accelerate(result.KVM && name == host, options.Emulation)
+		arch.accelerate(ctx, name, result.KVM && name == host, options.Emulation, as)
 		result.Arches[name] = arch
 	}
 	return result, nil
 }
 
 // accelerate chooses the best accelerator, or says why there is none.
-func (a *Arch) accelerate(kvm, emulation bool) {
+func (a *Arch) accelerate(ctx context.Context, name guest.Arch, kvm, emulation bool, as *syscall.Credential) {
 	switch {
 	case a.QEMU == "":
 		a.Accelerator = None
 	case kvm:
 		a.Accelerator = KVM
 	case emulation:
-		a.Accelerator = TCG
+		if a.Reason = probeTCG(ctx, name, *a, as); a.Reason == "" {
+			a.Accelerator = TCG
+		}
 	default:
 		a.Reason = "KVM does not run such guests here, and the plugin option emulation = false forbids emulating them"
 	}
+}
+
+// probeTCG tells why QEMU does not emulate kernels of an architecture, such as
+// for want of a part that is a package of its own; empty: it does. A host that
+// is too busy to tell is taken to emulate: tasks there are slow, not wrong.
+func probeTCG(ctx context.Context, arch guest.Arch, qemu Arch, as *syscall.Credential) string {
+	err := payloads[arch].run(ctx, qemu.QEMU, TCG, as)
+	if err == nil || errors.Is(err, errLate) || ctx.Err() != nil {
+		return ""
+	}
+	return "emulation does not work: " + err.Error()
 }
 
 // probeKVM tells whether KVM runs kernels, or why not.

@@ -63,7 +63,9 @@ func TestProbe_WithoutKVM(t *testing.T) {
 	must.False(t, result.KVM)
 	must.NotEq(t, "", result.KVMReason)
 	must.SliceEmpty(t, result.GIC)
-	must.Eq(t, TCG, result.Arches[guest.ARM64].Accelerator)
+	must.Eq(t, None, result.Arches[guest.ARM64].Accelerator)
+
+	must.StrContains(t, result.Arches[guest.ARM64].Reason, "emulation does not work: ")
 
 	result, err = probe(t.Context(), guest.ARM64, Options{QEMU: qemu, Emulation: false})
 	must.NoError(t, err)
