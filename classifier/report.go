@@ -4,6 +4,8 @@
 package classifier
 
 import (
+	"fmt"
+
 	"github.com/aymanbagabas/go-udiff"
 
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/classifier/jobfile"
@@ -29,21 +31,50 @@ type Report struct {
 
 // TaskReport tells what was decided about a task.
 type TaskReport struct {
-	Group       string     `json:"group"`
-	Task        string     `json:"task"`
-	Count       int        `json:"count"`
-	Driver      string     `json:"driver"`
-	NewDriver   string     `json:"new_driver"`
-	Decision    Decision   `json:"decision"`
-	Rule        Rule       `json:"rule"`
-	Considered  bool       `json:"considered"`
-	Changed     bool       `json:"changed"`
-	Score       *int       `json:"score,omitempty"`
-	Signals     []Signal   `json:"signals,omitempty"`
-	Reasons     []string   `json:"reasons"`
-	Notes       []string   `json:"notes,omitempty"`
-	AsContainer *Placement `json:"as_container,omitempty"`
-	AsUnikernel *Placement `json:"as_unikernel,omitempty"`
+	Group      string   `json:"group"`
+	Task       string   `json:"task"`
+	Count      int      `json:"count"`
+	Driver     string   `json:"driver"`
+	NewDriver  string   `json:"new_driver"`
+	Decision   Decision `json:"decision"`
+	Rule       Rule     `json:"rule"`
+	Considered bool     `json:"considered"`
+	Changed    bool     `json:"changed"`
+	Score      *int     `json:"score,omitempty"`
+	Signals    []Signal `json:"signals,omitempty"`
+	Reasons    []string `json:"reasons"`
+	Notes      []string `json:"notes,omitempty"`
+	// UnikernelImage is the image that it would run as a unikernel, if one is
+	// known.
+	UnikernelImage *NamedImage `json:"unikernel_image,omitempty"`
+	AsContainer    *Placement  `json:"as_container,omitempty"`
+	AsUnikernel    *Placement  `json:"as_unikernel,omitempty"`
+}
+
+// NamedImage is a unikernel image, who named it, and what it is.
+type NamedImage struct {
+	Ref string `json:"ref"`
+	// From is where it was named: "task meta" and so on, "config", or the
+	// policy's catalog with its pattern.
+	From string `json:"from"`
+	// Facts are what was seen in it; none where it was not looked into.
+	Facts *UnikernelImage `json:"facts,omitempty"`
+}
+
+func (s *subject) namedImage() *NamedImage {
+	ref := s.unikernelImage()
+	if ref == "" || !s.considered() {
+		return nil
+	}
+	from := "config"
+	if s.task.Driver == driverDocker {
+		if hint, ok := s.hints[HintUnikernelImage]; ok {
+			from = hint.Level + " meta"
+		} else {
+			from = fmt.Sprintf("catalog %q", s.entry.Container)
+		}
+	}
+	return &NamedImage{Ref: ref, From: from, Facts: s.unikernel}
 }
 
 func newReport(f *jobfile.File, namespace string, p *Policy, subjects []*subject) *Report {
@@ -68,6 +99,7 @@ func (s *subject) report() TaskReport {
 		Driver: s.task.Driver, NewDriver: s.task.Driver,
 		Decision: s.decision, Rule: s.rule, Considered: s.considered(), Changed: changes(s.edit),
 		Score: s.score, Signals: s.loudest(), Reasons: s.reasons, Notes: s.notes,
+		UnikernelImage: s.namedImage(),
 	}
 	if s.group.Count != nil {
 		t.Count = *s.group.Count

@@ -60,7 +60,7 @@ func (p *printer) report(r *classifier.Report) {
 	for _, t := range r.Tasks {
 		rows = append(rows, row(t))
 	}
-	widths := columnWidths(rows)
+	widths := fit(columnWidths(rows), p.width)
 	fmt.Fprintln(p.w, p.paint(line(header, widths), color.Bold))
 	for i, t := range r.Tasks {
 		fmt.Fprintln(p.w, p.paint(line(rows[i+1], widths), runtimeColor(t)...))
@@ -91,11 +91,47 @@ func columnWidths(rows [][]string) []int {
 	return widths
 }
 
+// Names are cut where a row would be wider than the terminal, but not below
+// leastName.
+const (
+	gap       = 2
+	leastName = 8
+)
+
+// fit narrows the columns of names (group and task) to the terminal's width.
+func fit(widths []int, most int) []int {
+	row := -gap
+	for _, w := range widths {
+		row += w + gap
+	}
+	for most > 0 && row > most {
+		i := 0
+		if widths[1] > widths[0] {
+			i = 1
+		}
+		if widths[i] <= leastName {
+			break
+		}
+		widths[i]--
+		row--
+	}
+	return widths
+}
+
+// cut shortens a cell to its column.
+func cut(cell string, width int) string {
+	if runes := []rune(cell); len(runes) > width {
+		return string(runes[:width-1]) + "…"
+	}
+	return cell
+}
+
 func line(cells []string, widths []int) string {
 	var b strings.Builder
 	for i, cell := range cells {
+		cell = cut(cell, widths[i])
 		b.WriteString(cell)
-		b.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2))
+		b.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+gap))
 	}
 	return strings.TrimRight(b.String(), " ")
 }
@@ -123,10 +159,37 @@ func (p *printer) reasons(t classifier.TaskReport) {
 		}
 		p.indented("      ", fmt.Sprintf("%s %s (%s): scores %.0f, %s", g.Name, g.Value, g.Source, g.Score, weighs))
 	}
+	if u := t.UnikernelImage; u != nil {
+		p.indented("    ", unikernelImage(u))
+	}
 	for _, note := range t.Notes {
 		p.indented("    ", "note: "+note)
 	}
 	p.placements(t)
+}
+
+// unikernelImage tells which image would run, and what is known of it.
+func unikernelImage(u *classifier.NamedImage) string {
+	text := fmt.Sprintf("unikernel image %s (%s)", u.Ref, u.From)
+	var known []string
+	if f := u.Facts; f != nil {
+		if f.Family != "" {
+			known = append(known, strings.TrimSpace(f.Family+" "+f.Release))
+		}
+		if len(f.Arch) > 0 {
+			known = append(known, "for "+strings.Join(f.Arch, " and "))
+		}
+		if f.MemoryMiB > 0 {
+			known = append(known, fmt.Sprintf("boots in %d MiB", f.MemoryMiB))
+		}
+		if len(f.Cannot) > 0 {
+			known = append(known, "takes no "+strings.Join(f.Cannot, ", no "))
+		}
+	}
+	if len(known) == 0 {
+		return text
+	}
+	return text + ": " + strings.Join(known, ", ")
 }
 
 // placements says where the group could go as each runtime, and what it would
