@@ -47,6 +47,9 @@ var levers = []lever{
 	{name: "one malloc arena", env: []string{"MALLOC_ARENA_MAX=1"}},
 	{name: "malloc trims at 64 KiB", env: []string{"MALLOC_TRIM_THRESHOLD_=65536", "MALLOC_TOP_PAD_=0"}},
 	{name: "all symbols bound at start", env: []string{"LD_BIND_NOW=1"}},
+	{name: "balloon with free page reporting", more: []string{"-device", "virtio-balloon-pci,free-page-reporting=on"}},
+	{name: "not mergeable by KSM", args: map[string]string{"-machine": "pc,mem-merge=off"}},
+	{name: "with the sandbox", more: []string{"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"}},
 	{name: "pinned to core 1", with: []string{"taskset", "-c", "1"}},
 }
 
@@ -66,12 +69,14 @@ func tryLevers(ctx context.Context, rounds int) error {
 	failures := map[string]error{}
 	for round := range rounds + 1 { // the first one fills caches
 		for _, l := range levers {
-			if failures[l.name] != nil {
+			if failures[l.name] != nil || ctx.Err() != nil {
 				continue
 			}
 			s, err := runBare(ctx, l.name, bareRun{argv: l.argv(p), env: l.env, answer: answer, limit: 10 * time.Second, smallPages: !l.hugePages})
-			if err != nil {
+			if err != nil && ctx.Err() == nil {
 				failures[l.name] = err
+			}
+			if err != nil {
 				continue
 			}
 			if round > 0 {

@@ -217,42 +217,6 @@ func (d v1) processes() ([]int, error) {
 	return pids, nil
 }
 
-func (d v1) stats() (Stats, error) {
-	metrics, err := d.metrics("memory", "cpu", "cpuacct")
-	if err != nil {
-		return Stats{}, err
-	}
-	cpu, memory := metrics.CPU, metrics.Memory
-	if memory == nil {
-		return Stats{}, ErrGone
-	}
-	return Stats{
-		CPU: CPU{
-			Total:            cpu.Usage.Total,
-			User:             cpu.Usage.User,
-			System:           cpu.Usage.Kernel,
-			ThrottledPeriods: cpu.Throttling.ThrottledPeriods,
-			ThrottledTime:    cpu.Throttling.ThrottledTime,
-		},
-		Memory: Memory{
-			RSS:      memory.TotalRSS,
-			Cache:    memory.TotalCache,
-			Swap:     swapV1(memory),
-			Usage:    memory.Usage.Usage,
-			MaxUsage: memory.Usage.Max,
-			Kernel:   memory.Kernel.Usage,
-		},
-	}, nil
-}
-
-// swapV1 takes the swap from the count of memory and swap together.
-func swapV1(memory *stats.MemoryStat) uint64 {
-	if memory.Swap.Usage <= memory.Usage.Usage {
-		return 0
-	}
-	return memory.Swap.Usage - memory.Usage.Usage
-}
-
 func (d v1) oomKills() (uint64, error) {
 	metrics, err := d.metrics("memory")
 	if err != nil {
