@@ -85,13 +85,50 @@ func listen(dir, name string) (listener, error) {
 		}
 		defer socket.Close()
 		socket.SetUnlinkOnClose(false)
-		l.file, err = socket.File()
+		// As its folder lets nobody else in, nobody came before this.
+		if err := os.Chmod(path, 0o600); err != nil {
+			return err
+		}
+		l.file, err = nonblocking(socket)
 		return err
 	})
 	if err != nil {
 		return l, fmt.Errorf("listening on socket %s: %w", filepath.Join(dir, name), err)
 	}
 	return l, nil
+}
+
+// nonblocking duplicates a listening socket such that it does not block in
+// QEMU: two of QEMU's threads may go for one connection, and the one that comes
+// late would wait for another for ever, deaf to the monitor. Of a socket that
+// does not block when the file is made, Go itself makes one that blocks when it
+// is inherited.
+func nonblocking(socket *net.UnixListener) (*os.File, error) {
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var file *os.File
+	cerr := raw.Control(func(fd uintptr) {
+		var own int
+		if own, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0); err != nil {
+			return
+		}
+		if err = unix.SetNonblock(own, false); err != nil {
+			unix.Close(own)
+			return
+		}
+		file = os.NewFile(uintptr(own), "socket")
+		err = unix.SetNonblock(own, true)
+	})
+	if cerr != nil {
+		err = cerr
+	}
+	if err != nil && file != nil {
+		file.Close()
+		file = nil
+	}
+	return file, err
 }
 
 func dial(ctx context.Context, dir, name string) (net.Conn, error) {
