@@ -6,8 +6,11 @@ package machine
 import (
 	"errors"
 	"fmt"
+	"math"
+	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 
 	"github.com/containernetworking/plugins/pkg/ns"
 	"golang.org/x/sys/unix"
@@ -29,6 +32,9 @@ func startConfined(c Config, cmd *exec.Cmd) error {
 			return err
 		}
 		if err := HugePages(false); err != nil {
+			return err
+		}
+		if err := keepFiles(); err != nil {
 			return err
 		}
 		return cmd.Start()
@@ -110,6 +116,26 @@ func dropPrivileges() error {
 	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("setting no_new_privs: %w", err)
+	}
+	return nil
+}
+
+// keepFiles keeps this program's open files from QEMU, but for those that are
+// handed to it by name. Go's own are so anyway; not those that came from who
+// started the agent (a shell, a supervisor), or that a library opened without.
+func keepFiles() error {
+	err := unix.CloseRange(firstFD, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC)
+	if err == nil || !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	entries, err := os.ReadDir("/proc/self/fd") // Linux before 5.11
+	if err != nil {
+		return fmt.Errorf("listing open files: %w", err)
+	}
+	for _, entry := range entries {
+		if fd, err := strconv.Atoi(entry.Name()); err == nil && fd >= firstFD {
+			unix.CloseOnExec(fd)
+		}
 	}
 	return nil
 }

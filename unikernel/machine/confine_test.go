@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/shoenig/test/must"
+	"golang.org/x/sys/unix"
 
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/guest"
 )
@@ -56,6 +57,28 @@ func TestMachine_IsConfined(t *testing.T) {
 				must.RegexMatch(t, regexp.MustCompile(`Max open files\s+1024\s+1024\s`), string(limits))
 			}
 		})
+	}
+}
+
+// What whoever started the agent left open is not QEMU's.
+func TestMachine_InheritsNoMore(t *testing.T) {
+	secret, err := os.Create(filepath.Join(t.TempDir(), "secret"))
+	must.NoError(t, err)
+	t.Cleanup(func() { secret.Close() })
+	leaked, err := unix.Dup(int(secret.Fd())) // without O_CLOEXEC
+	must.NoError(t, err)
+	t.Cleanup(func() { _ = unix.Close(leaked) })
+
+	config, watch := steps(t, guest.ARM64, "--hang")
+	m := start(t, config, watch)
+	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", m.State().PID))
+	must.NoError(t, err)
+	must.SliceNotEmpty(t, links)
+	for _, link := range links {
+		target, err := os.Readlink(link)
+		if err == nil { // else closed meanwhile
+			must.NotEq(t, secret.Name(), target)
+		}
 	}
 }
 
