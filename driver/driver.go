@@ -10,7 +10,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -43,8 +42,10 @@ type Driver struct {
 	images   *image.Store
 	compute  cpustats.Compute
 
-	sweeping   sync.Once
-	agentSince atomic.Pointer[time.Time] // since when an agent listens; nil: none does
+	sweeping sync.Once
+	leaving  sync.Once
+	agent    agent
+	leave    func() // ends this plugin
 
 	onStep func(step) // what a test does when a start reaches a step; nil: nothing
 }
@@ -62,6 +63,7 @@ func New(log hclog.Logger) *Driver {
 		tasks:  newStore(),
 		host:   newHost(),
 		runDir: defaultRunDir,
+		leave:  func() { os.Exit(0) }, // nothing is lost: machines outlive their plugin
 	}
 }
 
@@ -107,6 +109,7 @@ func (d *Driver) SetConfig(c *base.Config) error {
 		return nil // Nomad only checks the options
 	}
 	d.compute = c.AgentConfig.Compute()
+	d.leaving.Do(func() { go d.leaveWithAgent(d.ctx) })
 	if config.GC == nil || config.GC.Orphans {
 		d.sweeping.Do(func() { go d.sweepOrphans(d.ctx) })
 	}

@@ -24,11 +24,10 @@ const fingerprintPeriod = 5 * time.Minute
 // Fingerprint tells Nomad what works on this node, until ctx ends.
 func (d *Driver) Fingerprint(ctx context.Context) (<-chan *drivers.Fingerprint, error) {
 	ch := make(chan *drivers.Fingerprint)
-	since := time.Now()
-	d.agentSince.Store(&since)
+	d.agent.connect()
 	go func() {
 		defer close(ch)
-		defer d.agentSince.CompareAndSwap(&since, nil)
+		defer d.agent.disconnect()
 		ticker := time.NewTicker(fingerprintPeriod)
 		defer ticker.Stop()
 		for again := false; ; again = true {

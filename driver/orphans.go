@@ -92,9 +92,9 @@ func (s *sweeper) remove(ctx context.Context, r *record, age time.Duration) bool
 // that was killed while it waited for a start has not heard of that task, nor
 // one that was killed after a task was destroyed, before it had noted that.
 func (s *sweeper) sweepUnheard(now time.Time) {
-	agentSince := s.d.agentSince.Load()
+	listens, since := s.d.agent.since()
 	for _, t := range s.d.tasks.all() {
-		unheard := agentSince != nil && !t.waited.Load() && now.Sub(later(t.adopted, *agentSince)) >= orphanAge
+		unheard := listens && !t.waited.Load() && now.Sub(later(t.adopted, since)) >= orphanAge
 		if !unheard && (t.running() || !allocationGone(t.state)) {
 			continue
 		}
@@ -104,13 +104,6 @@ func (s *sweeper) sweepUnheard(now time.Time) {
 		}
 		s.d.log.Warn("removed a task that Nomad does not know", "task_id", t.config.ID)
 	}
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }
 
 func allocationGone(state taskState) bool {

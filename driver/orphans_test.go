@@ -124,7 +124,10 @@ func TestSweeper_TaskThatNomadDoesNotKnow(t *testing.T) {
 
 	_, err = h.Fingerprint(t.Context())
 	must.NoError(t, err)
-	awaitTrue(t, func() bool { return h.driver.agentSince.Load() != nil })
+	awaitTrue(t, func() bool {
+		listens, _ := h.driver.agent.since()
+		return listens
+	})
 	s.sweepUnheard(now)
 	must.True(t, has(unknown.ID), must.Sprint("ended before Nomad had its time"))
 	s.sweepUnheard(time.Now().Add(orphanAge))
