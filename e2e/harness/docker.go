@@ -42,12 +42,12 @@ func StartDocker(ctx context.Context, dir string) (*Docker, error) {
 	if d, err := dialDocker(ctx, os.Getenv(client.EnvOverrideHost)); err == nil {
 		return d, nil
 	}
-	return startDockerIn(ctx, "", dir)
+	return startDockerIn(ctx, "", dir, false)
 }
 
 // startDockerIn starts a daemon in the network namespace at a path; empty: in
-// our own.
-func startDockerIn(ctx context.Context, namespace, dir string) (*Docker, error) {
+// our own. It changes the firewall there where it may.
+func startDockerIn(ctx context.Context, namespace, dir string, firewall bool) (*Docker, error) {
 	dockerd, err := exec.LookPath("dockerd")
 	if err != nil {
 		return nil, fmt.Errorf("no Docker daemon answers and none is installed, run `make deps`: %w", err)
@@ -61,12 +61,17 @@ func startDockerIn(ctx context.Context, namespace, dir string) (*Docker, error) 
 		return nil, err
 	}
 	d := &Docker{Scratch: scratch, Host: "unix://" + filepath.Join(scratch, "docker.sock"), HadLink: namespace != "" || hasLink("docker0"), Left: lookFor(dockerFootprint)}
-	// Without rules in the firewall, published ports are served by Docker's
-	// proxies, and the machine's own rules stay as they are.
-	d.Daemon, err = spawnIn(namespace, filepath.Join(dir, "dockerd.log"), daemonEnv(scratch, dir), dockerd,
+	argv := []string{
+		dockerd,
 		"--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(scratch, "exec"),
 		"--pidfile", filepath.Join(scratch, "pid"), "--host", d.Host,
-		"--iptables=false", "--ip6tables=false", "--ip-masq=false", "--ip-forward=false")
+	}
+	if !firewall {
+		// Published ports are served by Docker's proxies, and the machine's own
+		// rules stay as they are.
+		argv = append(argv, "--iptables=false", "--ip6tables=false", "--ip-masq=false", "--ip-forward=false")
+	}
+	d.Daemon, err = spawnIn(namespace, filepath.Join(dir, "dockerd.log"), daemonEnv(scratch, dir), argv...)
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(scratch))
 	}

@@ -38,6 +38,8 @@ type Place struct {
 type PlaceOptions struct {
 	Name        string
 	Docker      bool
+	Firewall    bool   // Docker forwards ports by the node's firewall, as an operator's does
+	InfraImage  string // what holds the namespace of a group with containers
 	NoEmulation bool
 }
 
@@ -137,10 +139,10 @@ func (f *Fleet) startPlace(ctx context.Context, s *Site, options PlaceOptions) e
 		"Name": place.Name, "Address": addr, "Interface": "eth0", "ClientHTTP": fleetHTTP,
 		"Server":     fmt.Sprintf("%s:%d", f.Segment.Gateway.Addr(), fleetRPC),
 		"ClientData": filepath.Join(f.Dir, place.Name), "Plugins": f.plugins(),
-		"ImagePaths": []string{s.ImageDir(), s.ScratchImages()}, "NoEmulation": options.NoEmulation,
+		"ImagePaths": []string{s.ImageDir(), s.ScratchImages()}, "NoEmulation": options.NoEmulation, "InfraImage": options.InfraImage,
 	}
 	if options.Docker {
-		docker, err := f.startDocker(ctx, s, place)
+		docker, err := f.startDocker(ctx, s, place, options.Firewall)
 		if err != nil {
 			return err
 		}
@@ -152,8 +154,8 @@ func (f *Fleet) startPlace(ctx context.Context, s *Site, options PlaceOptions) e
 	return f.startAgent(place)
 }
 
-func (f *Fleet) startDocker(ctx context.Context, s *Site, place *Place) (*Docker, error) {
-	docker, err := startDockerIn(ctx, place.Namespace, f.Dir+"-docker")
+func (f *Fleet) startDocker(ctx context.Context, s *Site, place *Place, firewall bool) (*Docker, error) {
+	docker, err := startDockerIn(ctx, place.Namespace, f.Dir+"-docker", firewall)
 	if err != nil {
 		return nil, err
 	}
