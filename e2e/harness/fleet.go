@@ -77,7 +77,7 @@ func (f *Fleet) start(ctx context.Context, s *Site, places []PlaceOptions) error
 	if f.Scratch, err = os.MkdirTemp("", "ndu-fleet-"); err != nil {
 		return err
 	}
-	if f.Segment, err = makeSegment("fleet", fleetGateway); err != nil {
+	if f.Segment, err = makeSegment("fleet", fleetGateway, f.Dir+"-net"); err != nil {
 		return err
 	}
 	if err := f.prepareServer(ctx, s); err != nil {

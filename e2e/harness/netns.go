@@ -6,31 +6,34 @@ package harness
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"runtime"
 
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
-
-// netnsDir is where `ip netns` finds namespaces, so that a person can look into
-// one of a run by its name.
-const netnsDir = "/run/netns"
 
 // Segment is an Ethernet of a run's own: a bridge on this machine, and a network
 // namespace for each node with a link to the bridge.
 type Segment struct {
-	Bridge  string // name; of its namespaces and links also the beginning
+	Bridge  string // name; the names of its links begin with it
 	Gateway netip.Prefix
+	Dir     string   // holds the namespaces; for a look: nsenter --net=DIR/NAME
 	Places  []string // names of the namespaces
 }
 
-// makeSegment makes the bridge with its address.
-func makeSegment(name string, gateway netip.Prefix) (*Segment, error) {
-	s := &Segment{Bridge: name, Gateway: gateway}
+// makeSegment makes the bridge with its address. The folder is not that of
+// `ip netns`: a Nomad client mounts that one over itself, and whatever is
+// mounted in it by then cannot be removed any more.
+func makeSegment(name string, gateway netip.Prefix, dir string) (*Segment, error) {
+	s := &Segment{Bridge: name, Gateway: gateway, Dir: dir}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
 	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}
 	if err := netlink.LinkAdd(bridge); err != nil {
 		return nil, fmt.Errorf("making bridge %s: %w", name, err)
@@ -44,29 +47,35 @@ func makeSegment(name string, gateway netip.Prefix) (*Segment, error) {
 // add makes a namespace with an address on the segment, which it reaches all
 // else through. It returns the namespace's path.
 func (s *Segment) add(place string, addr netip.Addr) (string, error) {
-	name := s.Bridge + "-" + place
-	s.Places = append(s.Places, name)
-	path := filepath.Join(netnsDir, name)
-	if err := newNetns(name); err != nil {
-		return "", fmt.Errorf("making network namespace %s: %w", name, err)
+	s.Places = append(s.Places, place)
+	path := filepath.Join(s.Dir, place)
+	if err := newNetns(path); err != nil {
+		return "", fmt.Errorf("making network namespace %s: %w", path, err)
 	}
-	if err := s.connect(name, path, netip.PrefixFrom(addr, s.Gateway.Bits())); err != nil {
-		return "", fmt.Errorf("connecting network namespace %s: %w", name, err)
+	if err := s.connect(s.link(place), path, netip.PrefixFrom(addr, s.Gateway.Bits())); err != nil {
+		return "", fmt.Errorf("connecting network namespace %s: %w", path, err)
 	}
 	return path, nil
 }
 
-// newNetns makes a namespace, and stays in the one that it was in.
-func newNetns(name string) error {
+// link is the bridge's end of a namespace's cable.
+func (s *Segment) link(place string) string { return s.Bridge + "-" + place }
+
+// newNetns makes a namespace that a file keeps, and stays in the one that it
+// was in.
+func newNetns(path string) error {
+	if err := os.WriteFile(path, nil, 0o444); err != nil {
+		return err
+	}
 	runtime.LockOSThread()
 	here, err := netns.Get()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = here.Close() }()
-	made, err := netns.NewNamed(name)
+	err = unix.Unshare(unix.CLONE_NEWNET)
 	if err == nil {
-		err = made.Close()
+		err = unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")
 	}
 	if back := netns.Set(here); back != nil {
 		return errors.Join(err, back) // the thread stays locked and ends with its goroutine
@@ -75,8 +84,7 @@ func newNetns(name string) error {
 	return err
 }
 
-// connect lays a link from the bridge, where it bears the namespace's name, to
-// eth0 in the namespace.
+// connect lays a cable from the bridge to eth0 in the namespace.
 func (s *Segment) connect(name, path string, addr netip.Prefix) error {
 	bridge, err := netlink.LinkByName(s.Bridge)
 	if err != nil {
@@ -123,7 +131,7 @@ func setUp(link netlink.Link, addr netip.Prefix) error {
 
 // plug pulls a namespace's cable, or puts it back.
 func (s *Segment) plug(place string, in bool) error {
-	link, err := netlink.LinkByName(s.Bridge + "-" + place)
+	link, err := netlink.LinkByName(s.link(place))
 	if err != nil {
 		return err
 	}
@@ -137,11 +145,8 @@ func (s *Segment) plug(place string, in bool) error {
 // link goes with its namespace, which goes with its last process.
 func (s *Segment) remove() error {
 	var errs []error
-	for _, name := range s.Places {
-		if err := netns.DeleteNamed(name); !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
-		errs = append(errs, removeLink(name))
+	for _, place := range s.Places {
+		errs = append(errs, removeLink(s.link(place)))
 	}
-	return errors.Join(append(errs, removeLink(s.Bridge))...)
+	return errors.Join(append(errs, removeLink(s.Bridge), unmountUnder(s.Dir), os.RemoveAll(s.Dir))...)
 }
