@@ -55,6 +55,7 @@ type bench struct {
 	site    *harness.Site
 	fleet   *harness.Fleet
 	figures map[figure][]float64 // a value for each round
+	load    string               // of the machine, before
 }
 
 func (b *bench) start(ctx context.Context) error {

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -36,6 +37,10 @@ func main() {
 }
 
 func run(ctx context.Context, rounds int) (err error) {
+	busy, err := loadAverage()
+	if err != nil {
+		return err
+	}
 	site, err := harness.OpenSite(ctx, siteName, say)
 	if err != nil {
 		return err
@@ -44,7 +49,7 @@ func run(ctx context.Context, rounds int) (err error) {
 		say("Stopping everything")
 		err = errors.Join(err, site.Close())
 	}()
-	b := &bench{site: site, figures: map[figure][]float64{}}
+	b := &bench{site: site, figures: map[figure][]float64{}, load: busy}
 	if err := b.start(ctx); err != nil {
 		return err
 	}
@@ -58,6 +63,16 @@ func run(ctx context.Context, rounds int) (err error) {
 		}
 	}
 	return b.write(ctx, rounds)
+}
+
+// loadAverage is how many processes have wanted a core of late.
+func loadAverage() (string, error) {
+	data, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "", err
+	}
+	first, _, _ := strings.Cut(string(data), " ")
+	return first, nil
 }
 
 func say(what string) { fmt.Println("==> " + what) }

@@ -42,8 +42,8 @@ func (b *bench) write(ctx context.Context, rounds int) error {
 		"Kernel": strings.TrimRight(string(kernel.Release[:]), "\x00"),
 		"Nomad":  node.Attributes["nomad.version"], "Docker": node.Attributes["driver.docker.version"],
 		"QEMU": node.Attributes["driver.unikernel.qemu."+arch+".version"], "Accelerator": strings.ToUpper(node.Attributes["driver.unikernel.arch."+arch]),
-		"Commit": commit(ctx),
-		"One":    b.table("one", "rate", "p50", "p99"), "Eight": b.table("eight", "rate", "p50", "p99"),
+		"Commit": commit(ctx), "Load": b.load,
+		"One": b.table("one", "rate", "p50", "p99"), "Eight": b.table("eight", "rate", "p50", "p99"),
 		"New": b.table("new", "rate", "p50", "p99", "failed"), "Bulk": b.table("bulk", "mb"),
 	})
 	if err != nil {
