@@ -27,8 +27,8 @@ type crowd struct {
 	Failure   string  `json:"failure,omitempty"` // empty: all answered
 	Answered  float64 `json:"answered_seconds"`  // from submission until each had answered rightly
 	Stopped   float64 `json:"stopped_seconds"`   // from the request until the last had ended
-	// MemoryMiB is by how much the memory that the kernel could give shrank,
-	// for each instance: all that there is, in processes and in the kernel.
+	// MemoryMiB is by how much the memory of all processes grew, for each
+	// instance: those of the tasks, the agents and Docker's daemons (PSS).
 	MemoryMiB float64 `json:"memory_mib_each"`
 	QEMUMiB   float64 `json:"qemu_mib_each,omitempty"` // PSS of QEMU with its guest
 	IdleCPU   float64 `json:"idle_cpu_percent"`        // of a core, the whole machine but this program
@@ -67,7 +67,7 @@ func (b *bench) crowd(ctx context.Context, c contender, n int) (result crowd, er
 	result = crowd{Contender: c.name, Instances: n}
 	job := jobOf("crowd", c.task(), n, 0)
 	defer func() { err = errors.Join(err, b.site.Nomad.Purge(context.WithoutCancel(ctx), *job.ID)) }()
-	before, err := memAvailable()
+	before, err := b.siteMemory()
 	if err != nil {
 		return result, err
 	}
@@ -135,17 +135,23 @@ func (b *bench) allAnswer(ctx context.Context, job *api.Job, n int) error {
 	return nil
 }
 
+// siteMemory is the memory of all processes that the agents and Docker run, in MiB.
+func (b *bench) siteMemory() (float64, error) {
+	kib, err := b.site.Nomad.SiteMemory(filepath.Dir(b.site.State))
+	return float64(kib) / 1024, err
+}
+
 // observeCrowd measures a crowd at rest.
 func (b *bench) observeCrowd(ctx context.Context, before float64, result *crowd) error {
 	if err := pause(ctx, 3*settle); err != nil {
 		return err
 	}
-	after, err := memAvailable()
+	after, err := b.siteMemory()
 	if err != nil {
 		return err
 	}
 	n := float64(result.Instances)
-	result.MemoryMiB = (before - after) / n
+	result.MemoryMiB = (after - before) / n
 	plugin, err := b.plugin()
 	if err != nil {
 		return err

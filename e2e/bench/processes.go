@@ -117,18 +117,3 @@ func pssOf(pid int) (float64, error) {
 	}
 	return 0, errors.New("smaps_rollup has no Pss")
 }
-
-// memAvailable is what the kernel could give to new processes, in MiB.
-func memAvailable() (float64, error) {
-	data, err := os.ReadFile("/proc/meminfo")
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(data)) {
-		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "MemAvailable:" {
-			kib, err := strconv.ParseFloat(fields[1], 64)
-			return kib / 1024, err
-		}
-	}
-	return 0, errors.New("/proc/meminfo has no MemAvailable")
-}

@@ -6,6 +6,7 @@ package harness
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
+	"golang.org/x/sys/unix"
 )
 
 // ProcessMemory is one process's proportional share of memory (PSS): pages that
@@ -66,6 +68,42 @@ func (c *Cluster) NodeMemory(docker *Docker) ([]ProcessMemory, error) {
 		}
 	}
 	return measure(roles)
+}
+
+// SiteMemory is the memory of all processes of a site, agents and daemons
+// among them: those that bear its folder, and what they started. dir is the
+// folder of the site's files.
+func (c *Cluster) SiteMemory(dir string) (kib int, err error) {
+	pids, err := processes()
+	if err != nil {
+		return 0, err
+	}
+	for _, pid := range pids {
+		if !ofSite(pid, dir) {
+			continue
+		}
+		own, err := pss(pid)
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			continue // it ended
+		}
+		if err != nil {
+			return 0, fmt.Errorf("memory of process %d: %w", pid, err)
+		}
+		kib += own
+	}
+	return kib, nil
+}
+
+// ofSite tells whether a process, or one that it comes from, is a site's daemon
+// or has its environment.
+func ofSite(pid int, dir string) bool {
+	for ; pid > 1; pid = parent(pid) {
+		environment, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+		if err == nil && bytes.Contains(environment, []byte(siteEnv+dir+"/")) {
+			return true
+		}
+	}
+	return false
 }
 
 // containerProcesses finds what runs for a container: its own processes, its
