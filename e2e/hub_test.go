@@ -6,15 +6,10 @@
 package e2e
 
 import (
-	"archive/tar"
-	"bytes"
-	"encoding/base64"
 	"io"
 	"log"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -22,11 +17,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/static"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/shoenig/test/must"
 )
 
@@ -115,102 +106,24 @@ func (h *hub) stall(layer v1.Layer) (halfway <-chan struct{}) {
 // push puts an image or an index into the registry and returns its reference.
 func (h *hub) push(short string, what any) string {
 	h.Helper()
-	reference, err := name.ParseReference(h.host + "/" + short)
-	must.NoError(h, err)
-	switch what := what.(type) {
-	case v1.Image:
-		err = remote.Write(reference, what)
-	case v1.ImageIndex:
-		err = remote.WriteIndex(reference, what)
-	}
-	must.NoError(h, err)
+	reference := push(h.T, h.host+"/"+short, what)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	clear(h.downloads)
+	return reference
+}
+
+// push puts an image or an index into any registry.
+func push(t *testing.T, full string, what any, options ...remote.Option) string {
+	t.Helper()
+	reference, err := name.ParseReference(full)
+	must.NoError(t, err)
+	switch what := what.(type) {
+	case v1.Image:
+		err = remote.Write(reference, what, options...)
+	case v1.ImageIndex:
+		err = remote.WriteIndex(reference, what, options...)
+	}
+	must.NoError(t, err)
 	return reference.String()
-}
-
-// layer is a plain tar of files, as kraftkit makes it.
-func layer(t *testing.T, files map[string][]byte) mutate.Addendum {
-	t.Helper()
-	var out bytes.Buffer
-	w := tar.NewWriter(&out)
-	for path, content := range files {
-		must.NoError(t, w.WriteHeader(&tar.Header{Name: path, Typeflag: tar.TypeReg, Size: int64(len(content)), Mode: 0o755}))
-		_, err := w.Write(content)
-		must.NoError(t, err)
-	}
-	must.NoError(t, w.Close())
-	return mutate.Addendum{Layer: static.NewLayer(out.Bytes(), types.OCIUncompressedLayer), MediaType: types.OCIUncompressedLayer}
-}
-
-func imageOf(t *testing.T, config v1.ConfigFile, layers ...mutate.Addendum) v1.Image {
-	t.Helper()
-	base := mutate.MediaType(mutate.ConfigMediaType(empty.Image, types.OCIConfigJSON), types.OCIManifestSchema1)
-	image, err := mutate.ConfigFile(base, &config)
-	must.NoError(t, err)
-	image, err = mutate.Append(image, layers...)
-	must.NoError(t, err)
-	return image
-}
-
-func built(t *testing.T, file string) []byte {
-	t.Helper()
-	content, err := os.ReadFile(filepath.Join(site.ImageDir(), file))
-	must.NoError(t, err)
-	return content
-}
-
-// kraftkit packs the steps unikernel as `kraft pkg` does: the monitor for the
-// operating system, and a layer for each file. Its first layer is the kernel.
-func kraftkit(t *testing.T, monitor, arch string, args ...string) v1.Image {
-	t.Helper()
-	config := kraftConfig(arch)
-	config.OS, config.Config.Cmd = monitor, args
-	initrd := layer(t, map[string][]byte{"/unikraft/bin/initrd": built(t, "steps.cpio")})
-	initrd.Annotations = map[string]string{"org.unikraft.kernel.initrd": "/unikraft/bin/initrd"}
-	return imageOf(t, config, kraftKernel(t, arch), initrd)
-}
-
-// kraftConfig is the configuration of a package that lists these build options.
-func kraftConfig(arch string, features ...string) v1.ConfigFile {
-	return v1.ConfigFile{OS: "qemu", Architecture: arch, OSVersion: "0.17.0", OSFeatures: features}
-}
-
-func kraftKernel(t *testing.T, arch string) mutate.Addendum {
-	t.Helper()
-	kernel := layer(t, map[string][]byte{"/unikraft/bin/kernel": built(t, "steps-"+arch)})
-	kernel.Annotations = map[string]string{"org.unikraft.kernel.image": "/unikraft/bin/kernel"}
-	return kernel
-}
-
-// urunc packs it as urunc's tools do: an ordinary image, annotated in base64.
-func urunc(t *testing.T, arch string, args ...string) v1.Image {
-	t.Helper()
-	image := imageOf(t, v1.ConfigFile{OS: "linux", Architecture: arch, Config: v1.Config{Cmd: args}}, layer(t, map[string][]byte{
-		"unikernel/kernel": built(t, "steps-"+arch),
-		"unikernel/initrd": built(t, "steps.cpio"),
-	}))
-	keys := map[string]string{}
-	for key, value := range map[string]string{
-		"unikernelType": "unikraft", "unikernelVersion": "0.17.0", "hypervisor": "qemu",
-		"binary": "/unikernel/kernel", "initrd": "/unikernel/initrd",
-	} {
-		keys["com.urunc.unikernel."+key] = base64.StdEncoding.EncodeToString([]byte(value))
-	}
-	return mutate.Annotations(image, keys).(v1.Image)
-}
-
-// indexOf joins images into one reference, each with its platform.
-func indexOf(t *testing.T, images ...v1.Image) v1.ImageIndex {
-	t.Helper()
-	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
-	for _, image := range images {
-		config, err := image.ConfigFile()
-		must.NoError(t, err)
-		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{
-			Platform: &v1.Platform{OS: config.OS, Architecture: config.Architecture, OSVersion: config.OSVersion},
-		}})
-	}
-	return index
 }

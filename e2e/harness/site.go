@@ -20,13 +20,14 @@ import (
 // Site is an edge site of one node: Docker with the examples' images, and an
 // agent with the driver.
 type Site struct {
-	Layout Layout
-	Docker *Docker
-	Nomad  *Cluster
-	Consul *Process // nil: none was started
-	Fleet  *Fleet   // nil: none was started
-	Before Machine  // what was there before
-	State  string   // file that keeps this, until the site is closed
+	Layout   Layout
+	Docker   *Docker
+	Nomad    *Cluster
+	Consul   *Process // nil: none was started
+	Fleet    *Fleet   // nil: none was started
+	Registry *Process // nil: none was started
+	Before   Machine  // what was there before
+	State    string   // file that keeps this, until the site is closed
 
 	lock io.Closer // held while this process has the site open
 }
@@ -121,7 +122,7 @@ func (s *Site) Close() error {
 	if s.Nomad != nil {
 		errs = append(errs, s.Nomad.PurgeAll(ctx), s.Nomad.Stop(ctx))
 	}
-	errs = append(errs, s.StopConsul(ctx))
+	errs = append(errs, s.StopConsul(ctx), s.StopRegistry(ctx))
 	if s.Docker != nil {
 		errs = append(errs, s.Docker.Stop(ctx))
 	}

@@ -3,9 +3,24 @@
 
 variable "image" { type = string }
 
+variable "initrd" {
+  type    = string
+  default = ""
+}
+
+variable "guest" {
+  type    = string
+  default = "auto"
+}
+
 variable "arch" {
   type    = string
   default = ""
+}
+
+variable "args" {
+  type    = list(string)
+  default = null
 }
 
 variable "count" {
@@ -16,7 +31,7 @@ variable "count" {
 job "image" {
   update {
     min_healthy_time = "0s"
-    healthy_deadline = "1m"
+    healthy_deadline = "2m"
   }
 
   group "image" {
@@ -53,9 +68,16 @@ job "image" {
       driver = "unikernel"
 
       config {
-        image = var.image
-        arch  = var.arch
-        ports = ["http"]
+        image  = var.image
+        initrd = var.initrd
+        guest  = var.guest
+        arch   = var.arch
+        args   = var.args
+        ports  = ["http"]
+      }
+
+      env {
+        GIVEN_BY = "the job"
       }
 
       resources {
