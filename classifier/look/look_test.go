@@ -78,6 +78,16 @@ func goProgram(t *testing.T) string {
 	return string(content)
 }
 
+// goCommand is a Go binary that starts other programs: this test itself.
+func goCommand(t *testing.T) string {
+	t.Helper()
+	self, err := os.Executable()
+	must.NoError(t, err)
+	content, err := os.ReadFile(self)
+	must.NoError(t, err)
+	return string(content)
+}
+
 // shell is a dynamic ELF of this machine that forks.
 func shell(t *testing.T) string {
 	t.Helper()
@@ -86,16 +96,31 @@ func shell(t *testing.T) string {
 	return string(content)
 }
 
-// staticELF is the least that is an ELF program and asks for no interpreter.
-func staticELF(t *testing.T) string {
+// staticELF is a small ELF program that asks for no interpreter, with the names
+// of its functions.
+func staticELF(t *testing.T, functions ...string) string {
 	t.Helper()
-	header := elf.Header64{
-		Type: uint16(elf.ET_EXEC), Machine: uint16(elf.EM_AARCH64), Version: uint32(elf.EV_CURRENT), Ehsize: 64, Phentsize: 56, Shentsize: 64,
+	names, symbols := []byte{0}, []elf.Sym64{{}}
+	for _, f := range functions {
+		symbols = append(symbols, elf.Sym64{Name: uint32(len(names)), Info: byte(elf.STT_FUNC), Shndx: 1})
+		names = append(append(names, f...), 0)
 	}
-	copy(header.Ident[:], elf.ELFMAG)
-	header.Ident[elf.EI_CLASS], header.Ident[elf.EI_DATA], header.Ident[elf.EI_VERSION] = byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), byte(elf.EV_CURRENT)
+	const header, entry = 64, 24
+	sections := []elf.Section64{
+		{},
+		{Type: uint32(elf.SHT_SYMTAB), Off: header, Size: uint64(len(symbols) * entry), Link: 2, Entsize: entry},
+		{Type: uint32(elf.SHT_STRTAB), Off: uint64(header + len(symbols)*entry), Size: uint64(len(names))},
+	}
+	h := elf.Header64{
+		Type: uint16(elf.ET_EXEC), Machine: uint16(elf.EM_AARCH64), Version: uint32(elf.EV_CURRENT), Ehsize: header,
+		Phentsize: 56, Shentsize: 64, Shnum: uint16(len(sections)), Shoff: sections[2].Off + sections[2].Size, Shstrndx: 2,
+	}
+	copy(h.Ident[:], elf.ELFMAG)
+	h.Ident[elf.EI_CLASS], h.Ident[elf.EI_DATA], h.Ident[elf.EI_VERSION] = byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), byte(elf.EV_CURRENT)
 	var out bytes.Buffer
-	must.NoError(t, binary.Write(&out, binary.LittleEndian, header))
+	for _, part := range []any{h, symbols, names, sections} {
+		must.NoError(t, binary.Write(&out, binary.LittleEndian, part))
+	}
 	return out.String()
 }
 
@@ -150,12 +175,22 @@ func TestContainer(t *testing.T) {
 			[]file{{"/usr/bin/supervisord", "#!/usr/bin/python3\n"}},
 			func(t *testing.T, c *classifier.ContainerImage) { must.Eq(t, []string{"supervisord"}, c.Processes) }},
 		{"a static program", v1.Config{Entrypoint: []string{"/app"}, StopSignal: "SIGQUIT", ExposedPorts: map[string]struct{}{"80/tcp": {}, "443/tcp": {}}},
-			[]file{{"/app", staticELF(t)}},
+			[]file{{"/app", staticELF(t, "main")}},
 			func(t *testing.T, c *classifier.ContainerImage) {
 				must.Eq(t, "static", c.Runtime)
 				must.Eq(t, "SIGQUIT", c.Signal)
 				must.Eq(t, []string{"443/tcp", "80/tcp"}, c.Ports)
 				must.SliceEmpty(t, c.Forks)
+			}},
+		{"a static program that forks", v1.Config{Entrypoint: []string{"/app"}}, []file{{"/app", staticELF(t, "main", "vfork", "execve")}},
+			func(t *testing.T, c *classifier.ContainerImage) {
+				must.Eq(t, "static", c.Runtime)
+				must.Eq(t, []string{"execve", "vfork"}, c.Forks)
+			}},
+		{"a Go program that starts others", v1.Config{Entrypoint: []string{"/go"}}, []file{{"/go", goCommand(t)}},
+			func(t *testing.T, c *classifier.ContainerImage) {
+				must.Eq(t, "go", c.Runtime)
+				must.Eq(t, []string{"os/exec"}, c.Forks)
 			}},
 		{"a dynamic program that forks", v1.Config{Cmd: []string{"/bin/app"}}, []file{{"/bin/app", sh}},
 			func(t *testing.T, c *classifier.ContainerImage) {

@@ -74,6 +74,9 @@ func identify(file string, content []byte, argv []string) program {
 	if f, err := elf.NewFile(bytes.NewReader(content)); err == nil {
 		defer f.Close()
 		prog = identifyELF(f)
+		if prog.kind == "go" && bytes.Contains(content, goStarter) {
+			prog.forks = []string{"os/exec"}
+		}
 	}
 	if kind, ok := interpreter(file); ok {
 		prog.kind = kind
@@ -99,8 +102,38 @@ func shebang(line []byte) string {
 	return "script"
 }
 
+// goStarter is a name that the line table of a Go program holds where it can
+// start processes; the linker leaves out what is not called.
+var goStarter = []byte("os/exec.(*Cmd).Start")
+
 // starters are calls that start processes.
 var starters = []string{"clone", "execv", "execve", "execvp", "fork", "popen", "posix_spawn", "posix_spawnp", "system", "vfork"}
+
+// calls names the functions that a program is linked with: what it imports, or
+// what a static one that was not stripped contains.
+func calls(f *elf.File, kind string) []string {
+	var names []string
+	if kind == "static" {
+		symbols, err := f.Symbols()
+		if err != nil {
+			return nil
+		}
+		for _, s := range symbols {
+			if elf.ST_TYPE(s.Info) == elf.STT_FUNC {
+				names = append(names, s.Name)
+			}
+		}
+		return names
+	}
+	symbols, err := f.ImportedSymbols()
+	if err != nil {
+		return nil
+	}
+	for _, s := range symbols {
+		names = append(names, s.Name)
+	}
+	return names
+}
 
 func identifyELF(f *elf.File) program {
 	prog := program{kind: "static"}
@@ -111,13 +144,9 @@ func identifyELF(f *elf.File) program {
 	if slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP }) {
 		prog.kind = "dynamic"
 	}
-	symbols, err := f.ImportedSymbols()
-	if err != nil {
-		return prog
-	}
-	for _, s := range symbols {
-		if slices.Contains(starters, s.Name) {
-			prog.forks = append(prog.forks, s.Name)
+	for _, name := range calls(f, prog.kind) {
+		if slices.Contains(starters, name) {
+			prog.forks = append(prog.forks, name)
 		}
 	}
 	slices.Sort(prog.forks)
