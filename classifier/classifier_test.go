@@ -291,22 +291,33 @@ func processorTime(b *testing.B) time.Duration {
 	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
-// BenchmarkThousandTasks renders a job of 1,000 tasks.
+// BenchmarkThousandTasks renders a job of 1,000 tasks, in each format.
 func BenchmarkThousandTasks(b *testing.B) {
-	var src strings.Builder
-	src.WriteString("job \"big\" {\n")
+	var hcl, api, hclJSON strings.Builder
 	for i := range 1000 {
-		fmt.Fprintf(&src, "group \"g%d\" {\n  task \"t\" {\n    driver = \"docker\"\n    config {\n      image = \"a:%d\"\n      ports = [\"http\"]\n    }\n"+
+		fmt.Fprintf(&hcl, "group \"g%d\" {\n  task \"t\" {\n    driver = \"docker\"\n    config {\n      image = \"a:%d\"\n      ports = [\"http\"]\n    }\n"+
 			"    meta {\n      hybrid_complexity = \"low\"\n      hybrid_unikernel_image = \"local/u\"\n    }\n    resources {\n      cpu = 100\n      memory = 64\n    }\n  }\n}\n", i, i)
+		fmt.Fprintf(&api, `{"Name": "g%d", "Tasks": [{"Name": "t", "Driver": "docker", "Config": {"image": "a:%d", "ports": ["http"]},
+			"Meta": {"hybrid_complexity": "low", "hybrid_unikernel_image": "local/u"}, "Resources": {"CPU": 100, "MemoryMB": 64}}]},`, i, i)
+		fmt.Fprintf(&hclJSON, `"g%d": {"task": {"t": {"driver": "docker", "config": {"image": "a:%d", "ports": ["http"]},
+			"meta": {"hybrid_complexity": "low", "hybrid_unikernel_image": "local/u"}, "resources": {"cpu": 100, "memory": 64}}}},`, i, i)
 	}
-	src.WriteString("}\n")
-	before := processorTime(b)
-	defer func() { b.ReportMetric(float64((processorTime(b)-before).Milliseconds())/float64(b.N), "cpu-ms/op") }()
-	for b.Loop() {
-		file, err := jobfile.Parse([]byte(src.String()), jobfile.Options{Path: "big.hcl"})
-		must.NoError(b, err)
-		r, err := classifier.Classify(context.Background(), file, classifier.Options{})
-		must.NoError(b, err)
-		must.True(b, r.Report.Changed)
+	for _, job := range []struct{ name, src string }{
+		{"hcl", "job \"big\" {\n" + hcl.String() + "}\n"},
+		{"json", `{"ID": "big", "TaskGroups": [` + strings.TrimSuffix(api.String(), ",") + "]}"},
+		{"hcl-json", `{"job": {"big": {"group": {` + strings.TrimSuffix(hclJSON.String(), ",") + "}}}}"},
+	} {
+		b.Run(job.name, func(b *testing.B) {
+			before := processorTime(b)
+			for b.Loop() {
+				file, err := jobfile.Parse([]byte(job.src), jobfile.Options{Path: "big"})
+				must.NoError(b, err)
+				must.Eq(b, job.name, string(file.Format))
+				r, err := classifier.Classify(context.Background(), file, classifier.Options{})
+				must.NoError(b, err)
+				must.True(b, r.Report.Changed)
+			}
+			b.ReportMetric(float64((processorTime(b)-before).Milliseconds())/float64(b.N), "cpu-ms/op")
+		})
 	}
 }
