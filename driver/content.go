@@ -300,6 +300,9 @@ func (l *launch) checkNICs() error {
 	if nics > 1 {
 		return fmt.Errorf("image %s demands %d network cards: a guest has one here", l.image.Source, nics)
 	}
+	if nics > 0 && l.wish.NetworkMode == noNetwork {
+		return fmt.Errorf("config.network_mode: %q: image %s was built for a network card and does not boot without one", noNetwork, l.image.Source)
+	}
 	if l.image.Devices != nil && nics == 0 && len(l.ports) > 0 {
 		return fmt.Errorf("config.ports: %q: image %s was built without a network card", l.wish.Ports, l.image.Source)
 	}

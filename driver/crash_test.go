@@ -53,17 +53,8 @@ func TestStartTask_PluginDies(t *testing.T) {
 // inNetns lists the taps and tables in netns.
 func inNetns(t *testing.T, netns ns.NetNS) []string {
 	t.Helper()
-	var found []string
+	found := tapsIn(t, netns)
 	must.NoError(t, netns.Do(func(ns.NetNS) error {
-		links, err := netlink.LinkList()
-		if err != nil {
-			return err
-		}
-		for _, link := range links {
-			if link.Type() == "tuntap" {
-				found = append(found, "tap "+link.Attrs().Name)
-			}
-		}
 		conn, err := nftables.New()
 		if err != nil {
 			return err
@@ -71,6 +62,22 @@ func inNetns(t *testing.T, netns ns.NetNS) []string {
 		tables, err := conn.ListTables()
 		for _, table := range tables {
 			found = append(found, "table "+table.Name)
+		}
+		return err
+	}))
+	return found
+}
+
+// tapsIn lists the taps in netns.
+func tapsIn(t *testing.T, netns ns.NetNS) []string {
+	t.Helper()
+	var found []string
+	must.NoError(t, netns.Do(func(ns.NetNS) error {
+		links, err := netlink.LinkList()
+		for _, link := range links {
+			if link.Type() == "tuntap" {
+				found = append(found, "tap "+link.Attrs().Name)
+			}
 		}
 		return err
 	}))

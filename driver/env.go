@@ -9,12 +9,15 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/hashicorp/nomad/helper"
+
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/guest"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/machine"
 )
 
-// offered are the prefixes of Nomad's own variables, most wanted first. Stock
-// Unikraft images take eight variables in all, so a guest gets those that fit.
+// offered are the prefixes of Nomad's own variables, most wanted first, after
+// those of the task's own ports. Stock Unikraft images take eight variables in
+// all, so a guest gets those that fit.
 var offered = []string{
 	"NOMAD_PORT_", "NOMAD_ADDR_", "NOMAD_HOST_PORT_", "NOMAD_ALLOC_ID", "NOMAD_ALLOC_INDEX", "NOMAD_TASK_NAME",
 	"NOMAD_META_", "NOMAD_",
@@ -31,7 +34,7 @@ func (l *launch) commandLine() (string, error) {
 		Args:       l.args(),
 		KernelArgs: l.wish.KernelArgs,
 		Env:        own,
-		Offer:      offer(nomads),
+		Offer:      offer(nomads, l.wish.Ports),
 		Kernel:     machine.KernelPath,
 		Features:   l.image.Features,
 		Initrd:     l.image.Initrd != nil,
@@ -69,10 +72,11 @@ func (l *launch) env() (own, nomads map[string]string) {
 	return own, nomads
 }
 
-// offer sorts Nomad's variables, most wanted first.
-func offer(env map[string]string) []string {
+// offer sorts Nomad's variables, most wanted first: a guest has little to do
+// with those ports of its group that are not its own.
+func offer(env map[string]string, ports []string) []string {
 	keys := slices.SortedFunc(maps.Keys(env), func(a, b string) int {
-		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a, b))
+		return cmp.Or(cmp.Compare(rank(a, ports), rank(b, ports)), cmp.Compare(a, b))
 	})
 	for i, key := range keys {
 		keys[i] = key + "=" + env[key]
@@ -80,6 +84,22 @@ func offer(env map[string]string) []string {
 	return keys
 }
 
-func rank(key string) int {
-	return slices.IndexFunc(offered, func(prefix string) bool { return strings.HasPrefix(key, prefix) })
+func rank(key string, ports []string) int {
+	at := slices.IndexFunc(offered, func(prefix string) bool { return strings.HasPrefix(key, prefix) })
+	if isOf(key, ports) {
+		return at - len(offered)
+	}
+	return at
+}
+
+// portVariables begin what Nomad tells of each port.
+var portVariables = []string{"NOMAD_PORT_", "NOMAD_ADDR_", "NOMAD_HOST_PORT_"}
+
+// isOf tells whether a variable is about the port of one of labels, in whose
+// names Nomad puts underscores for what a variable's name cannot have.
+func isOf(key string, labels []string) bool {
+	return slices.ContainsFunc(labels, func(label string) bool {
+		name := helper.CleanEnvVar(label, '_')
+		return slices.ContainsFunc(portVariables, func(prefix string) bool { return key == prefix+name })
+	})
 }

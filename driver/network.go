@@ -144,6 +144,9 @@ func (l *launch) dnsServers() ([]netip.Addr, error) {
 	if l.task.DNS == nil {
 		return nil, nil
 	}
+	if dns := l.task.DNS; len(dns.Searches)+len(dns.Options) > 0 {
+		l.progress(fmt.Sprintf("network.dns: guests are told servers only, not searches %q and options %q", dns.Searches, dns.Options))
+	}
 	var servers []netip.Addr
 	for _, server := range l.task.DNS.Servers {
 		addr, err := netip.ParseAddr(server)

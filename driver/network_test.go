@@ -10,8 +10,42 @@ import (
 	"github.com/hashicorp/nomad/plugins/drivers"
 	"github.com/shoenig/test/must"
 
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/image"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/network"
 )
+
+// A manifest of devices is kept to.
+func TestCheckNICs(t *testing.T) {
+	card := image.Device{Kind: image.NetDevice}
+	port := []network.Port{{Label: "http"}}
+	cases := []struct {
+		name    string
+		devices []image.Device
+		mode    string
+		ports   []network.Port
+		say     string
+	}{
+		{name: "no manifest", mode: noNetwork},
+		{name: "one card", devices: []image.Device{card}, ports: port},
+		{name: "two cards", devices: []image.Device{card, card}, say: "2 network cards"},
+		{name: "no card, but ports", devices: []image.Device{}, ports: port, say: "without a network card"},
+		{name: "a card, but none is wanted", devices: []image.Device{card}, mode: noNetwork, say: "config.network_mode"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			l := &launch{
+				image: &image.Image{Source: "acme/solo5", Devices: c.devices}, ports: c.ports,
+				wish: &wish{TaskConfig: TaskConfig{NetworkMode: c.mode}},
+			}
+			err := l.checkNICs()
+			if c.say == "" {
+				must.NoError(t, err)
+				return
+			}
+			must.ErrorContains(t, err, c.say)
+		})
+	}
+}
 
 func TestDriverNetwork(t *testing.T) {
 	user, bridge := &network.NIC{}, &network.NIC{Netns: "/run/netns/one"}

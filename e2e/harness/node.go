@@ -21,6 +21,7 @@ type NodeExtras struct {
 	Consul     string // address of Consul's HTTP API
 	CNIConfigs string // folder of the networks that jobs call cni/NAME
 	InfraImage string // what holds the namespace of a group with containers
+	BridgeNet6 string // the IPv6 network of allocations in bridge mode
 
 	HostVolumes map[string]string // folders, by the names of volumes
 	Driver      string            // more options of the driver, in HCL
@@ -74,6 +75,7 @@ func (e NodeExtras) addTo(config []byte) ([]byte, error) {
 		return nil, errors.New(`it has no block client, or none plugin "docker"`)
 	}
 	set(client.Body(), "cni_config_dir", e.CNIConfigs)
+	set(client.Body(), "bridge_network_subnet_ipv6", e.BridgeNet6)
 	options := docker.Body().FirstMatchingBlock("config", nil)
 	if options == nil {
 		return nil, errors.New(`its block plugin "docker" has no block config`)

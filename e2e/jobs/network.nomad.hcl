@@ -4,9 +4,36 @@
 variable "image" { type = string }
 variable "initrd" { type = string }
 
+variable "guest" {
+  type    = string
+  default = "unikraft"
+}
+
+variable "guest_version" {
+  type    = string
+  default = ""
+}
+
+variable "args" {
+  type    = list(string)
+  default = []
+}
+
+# The guest asks for its address.
+variable "dhcp" {
+  type    = bool
+  default = false
+}
+
 variable "mode" {
   type    = string
   default = "host"
+}
+
+# DNS servers of the group: none, or a list of them.
+variable "dns" {
+  type    = list(string)
+  default = []
 }
 
 variable "count" {
@@ -37,6 +64,17 @@ variable "address_modes" {
   default = ["auto"]
 }
 
+# Images of another unikernel in the same group: none, or one; and its port.
+variable "partners" {
+  type    = list(string)
+  default = []
+}
+
+variable "partner_to" {
+  type    = number
+  default = 8081
+}
+
 # Images of a proxy in the same group: none, or one.
 variable "sidecars" {
   type    = list(string)
@@ -57,6 +95,15 @@ job "network" {
 
       port "echo" { to = var.to == -1 ? -1 : 9007 }
       port "proxy" { to = 9090 }
+      port "partner" { to = var.partner_to }
+
+      dynamic "dns" {
+        for_each = length(var.dns) > 0 ? [var.dns] : []
+
+        content {
+          servers = dns.value
+        }
+      }
     }
 
     update {
@@ -102,10 +149,13 @@ job "network" {
 
       # It finds its ports in NOMAD_PORT_http and NOMAD_PORT_echo.
       config {
-        image  = var.image
-        initrd = var.initrd
-        guest  = "unikraft"
-        ports  = ["http", "echo"]
+        image         = var.image
+        initrd        = var.initrd
+        guest         = var.guest
+        guest_version = var.guest_version
+        args          = var.args
+        dhcp          = var.dhcp
+        ports         = ["http", "echo"]
       }
 
       dynamic "service" {
@@ -130,6 +180,33 @@ job "network" {
       resources {
         cpu    = 50
         memory = 64
+      }
+    }
+
+    dynamic "task" {
+      for_each = var.partners
+      labels   = ["partner"]
+
+      content {
+        driver = "unikernel"
+
+        lifecycle {
+          hook    = "poststart"
+          sidecar = true
+        }
+
+        config {
+          image  = task.value
+          initrd = var.initrd
+          guest  = "unikraft"
+          args   = ["--port=${var.partner_to}"]
+          ports  = ["partner"]
+        }
+
+        resources {
+          cpu    = 50
+          memory = 64
+        }
       }
     }
 

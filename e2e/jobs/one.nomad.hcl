@@ -12,6 +12,16 @@ variable "guest" {
   default = "unikraft"
 }
 
+variable "guest_version" {
+  type    = string
+  default = ""
+}
+
+variable "network_mode" {
+  type    = string
+  default = ""
+}
+
 variable "arch" {
   type    = string
   default = ""
@@ -64,13 +74,15 @@ job "one" {
       driver = "unikernel"
 
       config {
-        image       = var.image
-        initrd      = var.initrd
-        guest       = var.guest
-        arch        = var.arch
-        accelerator = var.accelerator
-        ports       = var.ports
-        args        = var.args
+        image         = var.image
+        initrd        = var.initrd
+        guest         = var.guest
+        guest_version = var.guest_version
+        arch          = var.arch
+        accelerator   = var.accelerator
+        ports         = var.ports
+        network_mode  = var.network_mode
+        args          = var.args
 
         machine {
           type = var.machine

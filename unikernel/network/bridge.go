@@ -85,7 +85,7 @@ func buildBridge(c Config, avoid []netip.Prefix) (*NIC, error) {
 
 func newBridgeNIC(c Config, t *tap, table string) *NIC {
 	files := []*os.File{t.file}
-	vhost := openVhost()
+	vhost := openVhost(vhostDevice)
 	if vhost != nil {
 		files = append(files, vhost)
 	}

@@ -311,6 +311,12 @@ func TestBridge_DNS(t *testing.T) {
 	must.Eq(t, "[198.19.16.2 192.0.2.53]", fmt.Sprint(nic.Net.DNS))
 }
 
+// QEMU aborts on a back end that does not work, so it is not given one.
+func TestOpenVhost_ThatFails(t *testing.T) {
+	must.Nil(t, openVhost(os.DevNull))
+	must.Nil(t, openVhost(filepath.Join(t.TempDir(), "missing")))
+}
+
 func TestTapNetdev(t *testing.T) {
 	must.Eq(t, "tap,id=net0,fd=3", tapNetdev(3, false))
 	must.Eq(t, "tap,id=net0,fd=5,vhost=on,vhostfd=6", tapNetdev(5, true))

@@ -203,14 +203,27 @@ func writeSysctls(settings []sysctl) error {
 	return nil
 }
 
-// openVhost opens the kernel's own virtio-net back end, which spares QEMU each
-// packet. It returns nil where the host has none.
-func openVhost() *os.File {
-	fd, err := unix.Open(vhostDevice, unix.O_RDWR|unix.O_CLOEXEC, 0)
+// vhostSetOwner is VHOST_SET_OWNER of linux/vhost.h.
+const vhostSetOwner = 0xaf01
+
+// openVhost opens the kernel's own virtio-net back end at path, which spares
+// QEMU each packet. It returns nil where the host has none that works: QEMU 7.2
+// aborts on one that does not. A device has one owner, so another one is tried
+// than QEMU gets.
+func openVhost(path string) *os.File {
+	tried, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil
 	}
-	return os.NewFile(uintptr(fd), vhostDevice)
+	defer func() { _ = unix.Close(tried) }()
+	if err := unix.IoctlSetInt(tried, vhostSetOwner, 0); err != nil {
+		return nil
+	}
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	return os.NewFile(uintptr(fd), path)
 }
 
 // tapNetdev is the -netdev value for a tap at descriptor fd, followed by a vhost at fd+1.
