@@ -292,7 +292,7 @@ func TestStartTask_Refuses(t *testing.T) {
 			accelerator = "tcg"
 			machine {
 				type = "no-such-board"
-			}`), 64, []string{"unsupported machine type"}},
+			}`), 64, []string{"config.machine.type", "no-such-board", "use one of virt"}},
 	}
 	h := newHarness(t, runDir(t), "")
 	h.quiet = true
