@@ -233,6 +233,9 @@ func (l *launch) warmKey(config machine.Config) (warm.Key, error) {
 		// The back end's kind decides what the card offers the guest.
 		on.Network = append(on.Network, nic.Device, nic.Properties, nic.MAC, fmt.Sprint(len(nic.Files)))
 	}
+	if l.wish.DHCP && l.nic != nil {
+		on.Network = append(on.Network, fmt.Sprint(l.nic.Net)) // the command line does not hold it
+	}
 	var err error
 	if on.QEMU, err = identity(config.QEMU); err != nil {
 		return "", fmt.Errorf("config.warm: %w", err)
