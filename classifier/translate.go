@@ -54,7 +54,7 @@ var dockerKeys = []KeyRule{
 	{"mount", translated, "binds of folders in the task's directory become mount blocks"},
 	{"mounts", translated, "as mount"},
 	{"volumes", translated, "binds of folders in the task's directory become mount blocks"},
-	{"network_mode", translated, "bridge and default are what the unikernel driver does anyway"},
+	{"network_mode", translated, "bridge and default are what the unikernel driver does anyway, none means the same"},
 	{"auth", ofImage, "credentials for pulling the container image"},
 	{"auth_soft_fail", ofImage, "about pulling the container image"},
 	{"force_pull", ofImage, "about pulling the container image"},
@@ -121,7 +121,7 @@ var unikernelKeys = []KeyRule{
 	{"kernel_args", ofImage, "for the guest's kernel"},
 	{"accelerator", ofImage, "about the virtual machine"},
 	{"machine", ofImage, "about the virtual machine"},
-	{"network_mode", ofImage, "about the virtual machine's network; the group's network block stays"},
+	{"network_mode", kept, "none means the same"},
 	{"dhcp", ofImage, "about the virtual machine's network"},
 	{"ready", ofImage, "about the virtual machine; use a service check"},
 	{"warm", ofImage, "about the virtual machine"},
@@ -184,6 +184,9 @@ func dockerToUnikernel(config map[string]any, newArgs bool) *translation {
 func (tr *translation) dockerValue(key string, value any) {
 	switch key {
 	case "network_mode":
+		if value == "none" {
+			return // so it is called in both
+		}
 		if mode, ok := value.(string); !ok || !slices.Contains([]string{"bridge", "default"}, mode) {
 			tr.block("config.network_mode = %v: choose the network in the group's network block", value)
 			return

@@ -7,7 +7,6 @@ package e2e
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -118,6 +117,6 @@ func says(ctx context.Context, t *testing.T, at string) error {
 	if err != nil {
 		return err
 	}
-	t.Log(fmt.Sprintf("%s: %s: %q", at, answer.Status, body))
+	t.Logf("%s: %s: %q", at, answer.Status, body)
 	return nil
 }
