@@ -10,8 +10,6 @@ import (
 	"errors"
 	"net"
 	"runtime"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -34,7 +32,6 @@ func TestConsul(t *testing.T) {
 	})
 	withNode(t, harness.NodeExtras{Consul: agent.Address})
 	keepBridge(t)
-	t.Run("script", func(t *testing.T) { checkScript(t, limit(t, time.Minute), agent) })
 	cases := []struct{ name, mode, addressMode, where string }{
 		{"host", "host", "auto", "host"},
 		{"bridge", "bridge", "alloc", "alloc"},
@@ -55,23 +52,6 @@ func TestConsul(t *testing.T) {
 			checkConsul(t, ctx, agent, alloc, service, advertised(t, alloc, c.where))
 		})
 	}
-}
-
-// checkScript runs a job that Consul is to check by a program: that cannot
-// work, and says why.
-func checkScript(t *testing.T, ctx context.Context, agent *harness.Consul) {
-	t.Helper()
-	job := networkJob(t, map[string]string{
-		"image": steps(runtime.GOARCH), "provider": "consul", "address_modes": list("auto"), "scripts": list("/bin/true"),
-	})
-	purge(t, *job.ID)
-	must.NoError(t, site.Nomad.Submit(ctx, job))
-	_, err := agent.Await(ctx, "steps-auto", func(found []*consul.ServiceEntry) bool {
-		return len(found) == 1 && slices.ContainsFunc(found[0].Checks, func(check *consul.HealthCheck) bool {
-			return check.Status == consul.HealthCritical && strings.Contains(check.Output, "a unikernel is one program")
-		})
-	})
-	must.NoError(t, err)
 }
 
 func checkConsul(t *testing.T, ctx context.Context, agent *harness.Consul, alloc *api.Allocation, service, at string) {
