@@ -240,6 +240,9 @@ const serialSize = 20
 
 func (l *launch) addDisk(file *os.File, format machine.DiskFormat, told guest.Disk, place string) {
 	devices := l.guest.Devices()
+	if place == "" {
+		place = l.mmioPlace(len(l.content.disks))
+	}
 	disk := machine.Disk{
 		File: file, Format: format, ReadOnly: told.ReadOnly, Device: devices.Disk,
 		Properties: joinProperties(devices.PCIProperties, place),
@@ -249,6 +252,16 @@ func (l *launch) addDisk(file *os.File, format machine.DiskFormat, told guest.Di
 	}
 	l.content.disks = append(l.content.disks, disk)
 	l.content.toldDisks = append(l.content.toldDisks, told)
+}
+
+// mmioPlace gives the n-th disk its place among arm64's virtio-mmio devices:
+// guests find these by rising addresses, and QEMU hands out the highest first,
+// so that vda would be the last disk.
+func (l *launch) mmioPlace(n int) string {
+	if l.guest.Devices().Disk != "virtio-blk-device" {
+		return ""
+	}
+	return fmt.Sprintf("bus=virtio-mmio-bus.%d", n)
 }
 
 // nicProperties are those of the NIC, with its place on the bus where the

@@ -172,6 +172,22 @@ func TestOpenContent_Solo5(t *testing.T) {
 	must.Eq(t, machine.Raw, storage.Format)
 }
 
+// On arm64 the first disk has the lowest address, where guests look first.
+func TestOpenContent_Order(t *testing.T) {
+	l, images := launchOf(t, &image.Image{Family: guest.Linux, Arch: guest.ARM64, Source: "acme/linux"},
+		MountConfig{Source: "local/a", Target: "/", Transport: "block"},
+		MountConfig{Source: "local/b", Target: "/b", Transport: "block"},
+	)
+	put(t, l, "local/a", "a")
+	put(t, l, "local/b", "b")
+	must.NoError(t, l.openContent(images))
+	must.Eq(t, "bus=virtio-mmio-bus.0", l.content.disks[0].Properties)
+	must.Eq(t, "bus=virtio-mmio-bus.1", l.content.disks[1].Properties)
+	line, err := l.commandLine()
+	must.NoError(t, err)
+	must.StrContains(t, line, "root=/dev/vda rw")
+}
+
 func TestMountConfig_Refuses(t *testing.T) {
 	for says, config := range map[string]MountConfig{
 		"unknown transport": {Source: "local/a", Target: "/a", Transport: "virtiofs"},
