@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/e2e/harness"
 )
@@ -44,12 +45,13 @@ const (
 	container  = "container"
 	unikernel  = "unikernel"
 	lean       = "unikernel, own logs"
+	warm       = "unikernel, warm"
 	qemuDriver = "qemu driver"
 	bare       = "bare QEMU"
 )
 
 // isOurs tells whether the driver of this project runs a contender.
-func (c contender) isOurs() bool { return c.name == unikernel || c.name == lean }
+func (c contender) isOurs() bool { return c.name == unikernel || c.name == lean || c.name == warm }
 
 // measure runs all parts: rounds with the plugin's default options first, then
 // with its own log files, as that is for the whole node.
@@ -69,7 +71,9 @@ func (b *bench) measure(ctx context.Context) error {
 	if err := b.reconfigure(ctx, "driver"); err != nil {
 		return err
 	}
-	err = b.rounds(ctx, []contender{asContainer, {lean, b.nomadRound, b.unikernelTask}, asBare})
+	err = b.rounds(ctx, []contender{
+		asContainer, {lean, b.nomadRound, b.unikernelTask}, {warm, b.nomadRound, b.warmTask}, asBare,
+	})
 	if err != nil {
 		return err
 	}
@@ -89,10 +93,13 @@ func (b *bench) reconfigure(ctx context.Context, collector string) error {
 	var err error
 	b.restore, err = b.site.Nomad.Reconfigure(ctx, harness.NodeExtras{
 		QEMUImages: b.site.ImageDir(), TotalMHz: 100_000, // room for a crowd
-		Driver: fmt.Sprintf("logs {\n  collector = %q\n}\n", collector),
+		Driver: fmt.Sprintf("logs {\n  collector = %q\n}\nwarm {\n  dir = %q\n}\n", collector, b.warmDir()),
 	})
 	return err
 }
+
+// warmDir keeps saved guests of this run.
+func (b *bench) warmDir() string { return filepath.Join(filepath.Dir(b.site.State), "warm") }
 
 // rounds are interleaved, so that what else the machine does meanwhile hits
 // every contender alike. The first one fills caches and does not count.

@@ -20,6 +20,7 @@ func (r *report) judge() {
 	r.ratio("StartTask returns, as against bare QEMU's monitor answering", 1.10, best, start, bare, start)
 	r.ratio("first console byte from the beginning of StartTask, as against bare QEMU", 1.10, best, firstByte, bare, firstByte)
 	r.ratio("submit to first answer, as against the container", 0.35, best, direct, container, direct)
+	r.ratio("submit to first answer with a warm start, as against the container", 0.35, warm, direct, container, direct)
 	r.ratio("memory of all that runs for the task, as against Nomad's qemu driver", 0.5, best, memory, qemuDriver, memory)
 	r.ratio("memory of all that runs for the task, as against the container", 1, best, memory, container, memory)
 	r.ratio("stop, as against the container", 0.2, best, stopping, container, stopping)

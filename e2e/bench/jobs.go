@@ -60,6 +60,14 @@ func (b *bench) unikernelTask() *api.Task {
 	})
 }
 
+// warmTask goes on from a guest that the first round has saved.
+func (b *bench) warmTask() *api.Task {
+	t := b.unikernelTask()
+	t.Config["warm"] = true
+	t.Config["ready"] = []map[string]any{{"port": portLabel}}
+	return t
+}
+
 // qemuTask runs the guest as a user of Nomad's qemu driver must: it takes an
 // image and calls it a disk, and all else goes through args. It wants 128 MiB
 // at least.

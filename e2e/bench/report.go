@@ -83,7 +83,7 @@ func newReport(ctx context.Context, site *harness.Site, p params) (*report, erro
 	return &report{
 		Date: time.Now().UTC().Truncate(time.Second), Machine: m, Params: p,
 		Images: map[string]imageSize{}, overheadMiB: overhead,
-		contenders: []string{container, unikernel, lean, qemuDriver, bare},
+		contenders: []string{container, unikernel, lean, warm, qemuDriver, bare},
 	}, nil
 }
 
