@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"regexp"
@@ -27,10 +28,18 @@ func loadTest(ctx context.Context, address string, s *sample) error {
 	if err != nil {
 		return fmt.Errorf("wrk, which `make bench` installs: %w\n%s", err, out)
 	}
+	if err := readWrk(out, s); err != nil {
+		return fmt.Errorf("%w:\n%s", err, out)
+	}
+	return nil
+}
+
+func readWrk(out []byte, s *sample) error {
 	match := wrkRate.FindSubmatch(out)
 	if match == nil {
-		return fmt.Errorf("wrk tells no rate:\n%s", out)
+		return errors.New("wrk tells no rate")
 	}
+	var err error
 	if s.Values[rate], err = strconv.ParseFloat(string(match[1]), 64); err != nil {
 		return err
 	}

@@ -36,7 +36,7 @@ func main() {
 	var p params
 	var density, out string
 	var levers bool
-	flag.IntVar(&p.Rounds, "rounds", 0, "rounds of the comparison (default 6, short 2)")
+	flag.IntVar(&p.Rounds, "rounds", 0, "rounds of the comparison (default 5, short 2)")
 	flag.StringVar(&density, "density", "", "numbers of instances at once, such as 10,50 (default 10,50,100,200, short 10)")
 	flag.BoolVar(&p.Short, "short", false, "measure less, in three minutes")
 	flag.BoolVar(&levers, "levers", false, "try ways of starting a bare QEMU instead, each beside the usual one")
@@ -62,7 +62,7 @@ func main() {
 }
 
 func (p *params) complete(density string) error {
-	rounds, counts, tasks := 6, "10,50,100,200", 5000
+	rounds, counts, tasks := 5, "10,50,100,200", 5000
 	if p.Short {
 		rounds, counts, tasks = 2, "10", 1000
 	}
