@@ -8,6 +8,8 @@ package main
 
 import (
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -21,5 +23,8 @@ func main() {
 		os.Exit(cache.Main(os.Args[2:], image.DefaultCacheDir(), os.Stdout, os.Stderr))
 	}
 	log := hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, JSONFormat: true}) // the agent filters
+	// An agent that was killed no longer reads this plugin's log. The next one
+	// takes the plugin up as it is, and writing to nobody must not end it then.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	driver.Serve(driver.New(log), log)
 }
