@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/machine"
@@ -81,7 +80,7 @@ func ofTask(path, taskID string) bool {
 func removeMachine(ctx context.Context, r *record, state taskState) error {
 	if state.Machine.Dir == "" {
 		// Its QEMU, if there is one, was not known yet when the plugin died.
-		state.Machine.Dir = strings.TrimSuffix(r.file.Name(), recordSuffix)
+		state.Machine.Dir = r.machineDir()
 	}
 	if err := machine.Destroy(state.Machine); err != nil {
 		r.close()

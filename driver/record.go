@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -107,5 +108,8 @@ func (r *record) settle(ctx context.Context, s taskState) error {
 	}
 	return os.Remove(r.file.Name())
 }
+
+// machineDir is the directory of the record's machine.
+func (r *record) machineDir() string { return strings.TrimSuffix(r.file.Name(), recordSuffix) }
 
 func (r *record) close() { r.file.Close() }

@@ -97,6 +97,7 @@ func (l *launch) giveUp(err error) error {
 	if l.record == nil {
 		return err
 	}
+	l.state.Machine.Dir = l.record.machineDir() // which may be left where the machine's start failed
 	return errors.Join(err, l.record.settle(l.d.ctx, l.state))
 }
 
