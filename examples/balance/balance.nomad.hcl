@@ -193,7 +193,7 @@ job "balance" {
         ports  = ["http"]
 
         ready {
-          pattern = "listening on port"
+          port = "http"
         }
       }
 
