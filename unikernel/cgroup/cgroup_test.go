@@ -15,8 +15,10 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/shoenig/test/must"
+	"golang.org/x/sys/unix"
 )
 
 const mib = 1 << 20
@@ -346,4 +348,24 @@ func TestLimits(t *testing.T) {
 		must.EqOp(t, tc.protected, protected, must.Sprintf("%+v", tc.limits))
 		must.EqOp(t, tc.shares, tc.limits.shares(), must.Sprintf("%+v", tc.limits))
 	}
+}
+
+// What one look at a task's group costs of a processor: Nomad takes one every
+// second by default.
+func BenchmarkStats(b *testing.B) {
+	group, err := Create(Spec{Name: "unikernel-benchmark", Limits: Limits{MemoryMiB: 64}})
+	must.NoError(b, err)
+	b.Cleanup(func() { must.NoError(b, group.Delete()) })
+	before := processorTime(b)
+	for b.Loop() {
+		_, err := group.Stats()
+		must.NoError(b, err)
+	}
+	b.ReportMetric(float64((processorTime(b)-before).Microseconds())/float64(b.N), "cpu-µs/op")
+}
+
+func processorTime(b *testing.B) time.Duration {
+	var usage unix.Rusage
+	must.NoError(b, unix.Getrusage(unix.RUSAGE_SELF, &usage))
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }

@@ -266,6 +266,48 @@ func TestOpen_Swapped(t *testing.T) {
 	must.Eq(t, arm64Image(1), content(t, image.Kernel))
 }
 
+// A path whose file is swapped for a link that leads outside, again and again
+// while it is opened, gives the file or an error, never what is outside.
+func TestOpen_Race(t *testing.T) {
+	s := newSite(t, Options{})
+	inside, outside := arm64Image(1), arm64Image(2)
+	link := s.put("outside", outside, 0o644)
+	dir := filepath.Join(s.root, "task/local")
+	path, next := filepath.Join(dir, "k"), filepath.Join(dir, "next")
+	s.put("task/local/k", inside, 0o644)
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for swapped := false; ; swapped = !swapped {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if swapped {
+				_ = os.WriteFile(next, inside, 0o644)
+			} else {
+				_ = os.Symlink(link, next)
+			}
+			_ = os.Rename(next, path)
+		}
+	}()
+	s.request.Image = "local/k"
+	opened := 0
+	for range 300 {
+		image, err := s.store.Open(t.Context(), s.request, nil)
+		if err != nil {
+			continue
+		}
+		opened++
+		must.NotEq(t, outside, content(t, image.Kernel))
+		must.NoError(t, image.Close())
+	}
+	close(stop)
+	<-stopped
+	must.Positive(t, opened)
+}
+
 func TestOpen_Initrd(t *testing.T) {
 	s := newSite(t, Options{})
 	s.put("task/local/k", arm64Image(), 0o644)
