@@ -295,4 +295,9 @@ func noRules(t *testing.T, allocs []*api.Allocation) {
 }
 
 // list is a list of strings, as -var takes it.
-func list(values ...string) string { return `["` + strings.Join(values, `", "`) + `"]` }
+func list(values ...string) string {
+	if len(values) == 0 {
+		return "[]"
+	}
+	return `["` + strings.Join(values, `", "`) + `"]`
+}

@@ -58,12 +58,6 @@ variable "provider" {
   default = "nomad"
 }
 
-# Programs by which Consul is to check the group's services: none, or one.
-variable "scripts" {
-  type    = list(string)
-  default = []
-}
-
 # A service steps-MODE for each.
 variable "address_modes" {
   type    = list(string)
@@ -146,18 +140,6 @@ job "network" {
           path     = "/healthz"
           interval = "1s"
           timeout  = "1s"
-        }
-
-        dynamic "check" {
-          for_each = var.scripts
-
-          content {
-            type     = "script"
-            task     = "steps"
-            command  = check.value
-            interval = "1s"
-            timeout  = "1s"
-          }
         }
       }
     }
