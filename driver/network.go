@@ -92,6 +92,9 @@ func (l *launch) openNetwork(ctx context.Context) (*network.NIC, error) {
 	isolation := l.task.NetworkIsolation
 	switch {
 	case isolation == nil || isolation.Mode == drivers.NetIsolationModeHost || isolation.Mode == "":
+		if l.wish.DHCP && len(config.DNS) > 0 {
+			l.progress(fmt.Sprintf("network.dns: in host mode QEMU answers DHCP, and names its own forwarder to the host's resolver instead of %v", config.DNS))
+		}
 		return network.User(config)
 	case isolation.Mode == drivers.NetIsolationModeGroup:
 		return l.openBridge(ctx, isolation.Path, l.withResolvers(config))

@@ -58,8 +58,14 @@ func TestQEMU_User(t *testing.T) {
 			host := newNetns(t) // so that no port of this machine is in the way
 			nic, err := User(Config{Ports: []Port{{"http", loopback, 25000, 8080}, {"echo", loopback, 25001, 9000}}})
 			must.NoError(t, err)
-			defer boot(t, host, arch, nic)()
-			expectSteps(t, host, "127.0.0.1:25000", "127.0.0.1:25001")
+			for _, dhcp := range []bool{false, true} {
+				told := guest.Boot{Net: &nic.Net, DHCP: dhcp, Args: []string{"--port=8080", "--udp-echo=9000"}}
+				stop, console := start(t, host, arch, guest.Unikraft, told, nic)
+				_, err = awaitLine(console, "listening on port 8080")
+				must.NoError(t, err)
+				expectSteps(t, host, "127.0.0.1:25000", "127.0.0.1:25001")
+				stop()
+			}
 		})
 	}
 }
