@@ -43,7 +43,6 @@ type Driver struct {
 	compute  cpustats.Compute
 
 	sweeping sync.Once
-	leaving  sync.Once
 	agent    agent
 	leave    func() // ends this plugin
 
@@ -109,7 +108,6 @@ func (d *Driver) SetConfig(c *base.Config) error {
 		return nil // Nomad only checks the options
 	}
 	d.compute = c.AgentConfig.Compute()
-	d.leaving.Do(func() { go d.leaveWithAgent(d.ctx) })
 	if config.GC == nil || config.GC.Orphans {
 		d.sweeping.Do(func() { go d.sweepOrphans(d.ctx) })
 	}

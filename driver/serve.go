@@ -18,6 +18,7 @@ import (
 // the agent ends it. It is what plugins.Serve of Nomad does, and tells all of
 // the driver's capabilities.
 func Serve(d *Driver, log hclog.Logger) {
+	go d.leaveWithAgent(d.ctx) // from now on: an agent may be gone before it has said a word
 	plugin.Serve(&plugin.ServeConfig{
 		HandshakeConfig: base.Handshake,
 		Plugins: map[string]plugin.Plugin{
