@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"text/template"
 	"time"
@@ -40,6 +41,7 @@ type Cluster struct {
 	Dir     string      // holds configurations, logs and data
 
 	Program string    // nomad
+	Drivers []string  // that the client must have in health
 	Scratch string    // TMPDIR: sockets of plugins, whose paths must be short
 	Left    Footprint // what a node leaves when it ends
 	Server  *Process
@@ -52,7 +54,7 @@ type Cluster struct {
 type ClusterOptions struct {
 	Dir        string   // emptied first
 	ImagePaths []string // host folders that hold unikernel images
-	DockerHost string   // endpoint of the Docker daemon
+	DockerHost string   // endpoint of the Docker daemon; empty: no Docker driver
 
 	// Changed is called when the cluster has other processes than before; nil:
 	// nobody needs to know.
@@ -60,13 +62,16 @@ type ClusterOptions struct {
 }
 
 // StartCluster starts a server and a client, and waits until the client's
-// node has both drivers in health.
+// node has its drivers in health.
 func StartCluster(ctx context.Context, layout Layout, options ClusterOptions) (*Cluster, error) {
 	nomad, err := layout.Program("nomad")
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{Dir: options.Dir, Program: nomad, Left: lookFor(nomadFootprint)}
+	c := &Cluster{Dir: options.Dir, Program: nomad, Drivers: []string{"unikernel"}, Left: lookFor(nomadFootprint)}
+	if options.DockerHost != "" {
+		c.Drivers = append(c.Drivers, "docker")
+	}
 	if err := c.prepare(layout, options); err != nil {
 		return nil, fmt.Errorf("preparing Nomad's folder %s: %w", c.Dir, err)
 	}
@@ -171,7 +176,7 @@ func (c *Cluster) spawn(role string) (*Process, error) {
 }
 
 // StartNode starts the client, the first time or again, and waits until it has
-// taken its tasks up again and has both drivers in health.
+// taken its tasks up again and has its drivers in health.
 func (c *Cluster) StartNode(ctx context.Context) error {
 	var err error
 	if c.Node, err = c.spawn("client"); err != nil {
@@ -191,8 +196,9 @@ func (c *Cluster) StartNode(ctx context.Context) error {
 		if err != nil {
 			return 0, false, err
 		}
-		ready := len(nodes) == 1 && nodes[0].Status == api.NodeStatusReady &&
-			healthy(nodes[0].Drivers["docker"]) && healthy(nodes[0].Drivers["unikernel"])
+		ready := len(nodes) == 1 && nodes[0].Status == api.NodeStatusReady && !slices.ContainsFunc(c.Drivers, func(name string) bool {
+			return !healthy(nodes[0].Drivers[name])
+		})
 		return meta.LastIndex, ready, nil
 	})
 	if err != nil {
@@ -271,13 +277,15 @@ func (c *Cluster) RestartNode(ctx context.Context, sig syscall.Signal) error {
 
 // KillPlugin kills the driver's plugin, and waits until the client has started
 // it again.
-func (c *Cluster) KillPlugin(ctx context.Context) error {
+func (c *Cluster) KillPlugin(ctx context.Context) error { return c.endPlugin(ctx, syscall.SIGKILL) }
+
+func (c *Cluster) endPlugin(ctx context.Context, sig syscall.Signal) error {
 	old, err := c.plugin()
 	if err != nil {
 		return err
 	}
-	if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
-		return fmt.Errorf("killing the plugin, process %d: %w", old, err)
+	if err := syscall.Kill(old, sig); err != nil {
+		return fmt.Errorf("sending %v to the plugin, process %d: %w", sig, old, err)
 	}
 	return retry(ctx, 100*time.Millisecond, func() error {
 		pid, err := c.plugin()
@@ -288,18 +296,21 @@ func (c *Cluster) KillPlugin(ctx context.Context) error {
 	})
 }
 
-// plugin is the driver plugin's process.
+// plugin is the driver plugin's process: one that the client started, or else
+// one that it found again.
 func (c *Cluster) plugin() (int, error) {
 	pids, err := processes()
 	if err != nil {
 		return 0, err
 	}
-	for _, pid := range pids {
-		if c.isPlugin(pid) {
-			return pid, nil
-		}
+	found := slices.DeleteFunc(pids, func(pid int) bool { return !c.isPlugin(pid) })
+	if len(found) == 0 {
+		return 0, errors.New("the client runs no driver plugin")
 	}
-	return 0, errors.New("the client runs no driver plugin")
+	if i := slices.IndexFunc(found, func(pid int) bool { return parent(pid) == c.Node.PID }); i >= 0 {
+		return found[i], nil
+	}
+	return found[0], nil
 }
 
 // isAgent tells whether a process is one of the cluster's own, which restarts

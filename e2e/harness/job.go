@@ -44,11 +44,25 @@ func ParseJobFile(path string, vars map[string]string) (*api.Job, error) {
 	return ParseJob(path, source, vars)
 }
 
-// Submit registers a job and waits until all of it is placed.
-func (c *Cluster) Submit(ctx context.Context, job *api.Job) error {
+// Register registers a job. It is placed once a node can take it.
+func (c *Cluster) Register(ctx context.Context, job *api.Job) error {
+	_, err := c.register(ctx, job)
+	return err
+}
+
+func (c *Cluster) register(ctx context.Context, job *api.Job) (*api.JobRegisterResponse, error) {
 	answer, _, err := c.Client.Jobs().Register(job, (&api.WriteOptions{}).WithContext(ctx))
 	if err != nil {
-		return fmt.Errorf("registering job %s: %w", *job.ID, err)
+		return nil, fmt.Errorf("registering job %s: %w", *job.ID, err)
+	}
+	return answer, nil
+}
+
+// Submit registers a job and waits until all of it is placed.
+func (c *Cluster) Submit(ctx context.Context, job *api.Job) error {
+	answer, err := c.register(ctx, job)
+	if err != nil {
+		return err
 	}
 	var eval *api.Evaluation
 	err = await(ctx, func(q *api.QueryOptions) (uint64, bool, error) {
@@ -174,6 +188,20 @@ func Ended(allocs []*api.AllocationListStub) bool {
 	})
 }
 
+// Running tells whether n allocations run, or one of them is over already.
+func Running(allocs []*api.AllocationListStub, n int) bool {
+	running := 0
+	for _, alloc := range allocs {
+		if alloc.ClientStatus != "running" && alloc.ClientStatus != "pending" {
+			return true
+		}
+		if alloc.ClientStatus == "running" {
+			running++
+		}
+	}
+	return running == n
+}
+
 // Purge stops a job, waits for the end of its allocations, and has Nomad
 // forget it and remove its folders. Purging at once would not do: the server
 // then forgets allocations whose tasks still run.
@@ -249,6 +277,29 @@ func (c *Cluster) PurgeAll(ctx context.Context) error {
 		errs = append(errs, c.Purge(ctx, job.ID))
 	}
 	return errors.Join(errs...)
+}
+
+// ForgetJobs is PurgeAll for jobs that have all ended, which are many.
+func (c *Cluster) ForgetJobs(ctx context.Context) error {
+	jobs, _, err := c.Client.Jobs().List((&api.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return fmt.Errorf("listing jobs: %w", err)
+	}
+	for _, job := range jobs {
+		if err := c.deregister(ctx, job.ID, true); err != nil {
+			return err
+		}
+	}
+	return retry(ctx, 250*time.Millisecond, func() error {
+		if err := c.Client.System().GarbageCollect(); err != nil {
+			return err
+		}
+		left, err := filepath.Glob(c.allocDir("*"))
+		if err == nil && len(left) > 0 {
+			err = fmt.Errorf("%d allocations still have their folders, such as %s", len(left), left[0])
+		}
+		return err
+	})
 }
 
 // Instances waits until a service has n instances in Nomad's service
