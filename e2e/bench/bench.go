@@ -102,16 +102,25 @@ func (b *bench) reconfigure(ctx context.Context, collector string) error {
 func (b *bench) warmDir() string { return filepath.Join(filepath.Dir(b.site.State), "warm") }
 
 // rounds are interleaved, so that what else the machine does meanwhile hits
-// every contender alike. The first one fills caches and does not count.
+// every contender alike. The first one fills caches and does not count. A
+// contender that fails is left out from there on, and the report says so.
 func (b *bench) rounds(ctx context.Context, all []contender) error {
 	for round := range b.params.Rounds + 1 {
 		if round > 0 {
 			say(fmt.Sprintf("Round %d of %d", round, b.params.Rounds))
 		}
 		for _, c := range all {
+			if b.report.Failures[c.name] != "" {
+				continue
+			}
 			s, err := c.round(ctx, c)
-			if err != nil {
+			if ctx.Err() != nil {
 				return fmt.Errorf("round %d of %s: %w", round, c.name, err)
+			}
+			if err != nil {
+				say(fmt.Sprintf("%s fails in round %d: %v", c.name, round, err))
+				b.report.Failures[c.name] = err.Error()
+				continue
 			}
 			if round > 0 {
 				b.report.Samples = append(b.report.Samples, s)

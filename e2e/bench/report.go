@@ -25,6 +25,7 @@ type report struct {
 	Params         params               `json:"params"`
 	Images         map[string]imageSize `json:"images"`
 	Samples        []*sample            `json:"samples"`
+	Failures       map[string]string    `json:"failures,omitempty"` // by contender
 	Classification classification       `json:"classification"`
 	Density        []crowd              `json:"density"`
 	Goals          []goal               `json:"goals"`
@@ -82,7 +83,7 @@ func newReport(ctx context.Context, site *harness.Site, p params) (*report, erro
 	}
 	return &report{
 		Date: time.Now().UTC().Truncate(time.Second), Machine: m, Params: p,
-		Images: map[string]imageSize{}, overheadMiB: overhead,
+		Images: map[string]imageSize{}, Failures: map[string]string{}, overheadMiB: overhead,
 		contenders: []string{container, unikernel, lean, warm, qemuDriver, bare},
 	}, nil
 }
