@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -162,7 +163,11 @@ func checkFollow(t *testing.T, ctx context.Context, env []string) {
 	must.NoError(t, err)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, program, "alloc", "logs", "-f", "-stderr", "-task", "vision", "-job", "hybrid")
+	allocs, err := site.Nomad.WaitAllocs(ctx, "hybrid", func(all []*api.AllocationListStub) bool { return len(all) == instances+1 })
+	must.NoError(t, err)
+	i := slices.IndexFunc(allocs, func(a *api.AllocationListStub) bool { return a.TaskGroup == "vision" })
+	must.NotEq(t, -1, i)
+	cmd := exec.CommandContext(ctx, program, "alloc", "logs", "-f", "-stderr", "-task", "vision", allocs[i].ID) // -job would take any of them
 	cmd.Env = append(os.Environ(), append(env, "NOMAD_NAMESPACE=default")...)
 	out, err := cmd.StdoutPipe()
 	must.NoError(t, err)
