@@ -104,8 +104,10 @@ func (v view) device(path string) error {
 	if err := os.MkdirAll(filepath.Dir(v.root+path), 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(v.root+path, nil, 0o600); err != nil {
-		return err
+	// Not opened: another thread's child may hold the file open for writing
+	// until it starts its program, and the root could not be protected then.
+	if err := unix.Mknod(v.root+path, unix.S_IFREG|0o600, 0); err != nil {
+		return fmt.Errorf("making a place for %s: %w", path, err)
 	}
 	return v.bind(path, unix.MS_NOEXEC)
 }
