@@ -180,11 +180,13 @@ func told(alloc *api.AllocationListStub) (got outcome, said string) {
 // byNomad tells whether Nomad itself gave the task up, as it does (1.11.3)
 // where client or plugin are killed while it sets an allocation up; where its
 // client is killed before it has saved an allocation's network, which it does
-// once a minute; and where a plugin dies that it had taken up again.
+// once a minute; where a plugin dies that it had taken up again; and where one
+// dies twice during a start.
 func byNomad(alloc *api.AllocationListStub) bool {
 	if state := alloc.TaskStates[taskName]; state != nil {
 		for _, event := range state.Events {
-			if event.Type == api.TaskSetupFailure || event.Type == api.TaskTerminated && event.Message == "plugin is shut down" {
+			lost := strings.HasSuffix(event.DisplayMessage, "plugin is shut down") || event.Message == "plugin is shut down"
+			if event.Type == api.TaskSetupFailure || lost && (event.Type == api.TaskDriverFailure || event.Type == api.TaskTerminated) {
 				return true
 			}
 		}

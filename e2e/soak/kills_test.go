@@ -34,12 +34,13 @@ func (s *soak) startKilling(n int) (stop func()) {
 				return
 			case <-time.After(time.Duration(random.Int64N(int64(2 * time.Second)))):
 			}
-			if err := s.kill(random); err != nil {
+			if err := s.kill(random); err != nil && s.ctx.Err() == nil {
 				s.t.Errorf("killing: %v", err)
 				return
 			}
 		}
 	})
+	s.t.Cleanup(wg.Wait)
 	return wg.Wait
 }
 
