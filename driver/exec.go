@@ -41,7 +41,7 @@ func (d *Driver) ExecTaskStreaming(ctx context.Context, taskID string, exec *dri
 		return nil, err
 	}
 	if len(exec.Command) != 1 || exec.Command[0] != consoleCommand {
-		return nil, fmt.Errorf("command %q: %w", strings.Join(exec.Command, " "), errNoExec)
+		return noSuchCommand(exec), nil
 	}
 	if !t.running() {
 		return nil, fmt.Errorf("the guest of task %s has ended", t.config.Name)
@@ -58,6 +58,13 @@ func (d *Driver) ExecTaskStreaming(ctx context.Context, taskID string, exec *dri
 	}
 	<-t.done
 	return t.result.Copy(), nil
+}
+
+// noSuchCommand answers as a shell does, on stderr and by status 127: the words
+// of an error do not reach every client of Nomad's API.
+func noSuchCommand(exec *drivers.ExecOptions) *drivers.ExitResult {
+	fmt.Fprintf(exec.Stderr, "%q: %v\r\n", strings.Join(exec.Command, " "), errNoExec)
+	return &drivers.ExitResult{ExitCode: 127}
 }
 
 // ignoreResizes takes what a serial line cannot pass on. It ends with ctx,

@@ -147,7 +147,8 @@ func checkConsole(t *testing.T, ctx context.Context, alloc *api.Allocation) {
 	shown.Close()
 	<-ended
 
-	_, err := site.Nomad.Client.Allocations().Exec(t.Context(), alloc, "steps", false, []string{"/bin/sh"},
-		strings.NewReader(""), io.Discard, io.Discard, nil, nil)
-	must.ErrorContains(t, err, "nomad alloc exec ALLOC console")
+	status, said := tool(t, t.Context(), []string{"NOMAD_ADDR=" + site.Nomad.Address},
+		"nomad", "alloc", "exec", "-i=false", "-t=false", alloc.ID, "/bin/sh")
+	must.Eq(t, 127, status)
+	must.StrContains(t, said, "nomad alloc exec ALLOC console")
 }
