@@ -46,11 +46,16 @@ func TestConsole(t *testing.T) {
 	checkConsole(t, ctx, alloc)
 	checkLogs(t, ctx, alloc, `typed "hello there"`)
 
-	job.Meta = map[string]string{"round": "2"} // another allocation
-	again := runConsole(t, ctx, job)
-	must.NotEq(t, alloc.ID, again.ID)
+	_, err := site.Nomad.Client.Allocations().Stop(alloc, nil)
+	must.NoError(t, err)
+	again := awaitConsole(t, ctx, *job.ID, alloc.ID)
 	checkEvent(t, again, "Restored a saved unikraft guest")
 	checkConsole(t, ctx, again)
+	checkTop(t, ctx)
+}
+
+func checkTop(t *testing.T, ctx context.Context) {
+	t.Helper()
 	at, err := site.Nomad.Instances(ctx, "console", 1)
 	must.NoError(t, err)
 	var top userAverage
@@ -61,23 +66,25 @@ func TestConsole(t *testing.T) {
 func runConsole(t *testing.T, ctx context.Context, job *api.Job) *api.Allocation {
 	t.Helper()
 	must.NoError(t, site.Nomad.RunService(ctx, job))
-	allocs, err := site.Nomad.WaitAllocs(ctx, *job.ID, func(all []*api.AllocationListStub) bool {
-		return len(inService(all)) == 1
-	})
-	must.NoError(t, err)
-	alloc, err := site.Nomad.Allocation(ctx, inService(allocs)[0].ID)
-	must.NoError(t, err)
-	return alloc
+	return awaitConsole(t, ctx, *job.ID, "")
 }
 
-func inService(all []*api.AllocationListStub) []*api.AllocationListStub {
-	var found []*api.AllocationListStub
-	for _, alloc := range all {
-		if alloc.DesiredStatus == "run" && alloc.ClientStatus == "running" {
-			found = append(found, alloc)
+// awaitConsole waits for an allocation that runs, and is not a certain one.
+func awaitConsole(t *testing.T, ctx context.Context, jobID, not string) *api.Allocation {
+	t.Helper()
+	var id string
+	_, err := site.Nomad.WaitAllocs(ctx, jobID, func(all []*api.AllocationListStub) bool {
+		for _, alloc := range all {
+			if alloc.ClientStatus == "running" && alloc.ID != not {
+				id = alloc.ID
+			}
 		}
-	}
-	return found
+		return id != ""
+	})
+	must.NoError(t, err)
+	alloc, err := site.Nomad.Allocation(ctx, id)
+	must.NoError(t, err)
+	return alloc
 }
 
 func checkEvent(t *testing.T, alloc *api.Allocation, text string) {
