@@ -234,6 +234,24 @@ var goroutine = regexp.MustCompile(`created by (\S+)`)
 // AddGoroutines has the plugin print its goroutines, which ends it, counts
 // them, and waits until the client has started it again.
 func (c *Cluster) AddGoroutines(ctx context.Context, census Census) error {
+	var err error
+	for range dumpAttempts {
+		if err = c.dumpGoroutines(ctx, census); err == nil || ctx.Err() != nil {
+			return err
+		}
+	}
+	return err
+}
+
+// A client now and then loses what a plugin prints at its very end.
+const (
+	dumpAttempts = 4
+	dumpTimeout  = 20 * time.Second
+)
+
+func (c *Cluster) dumpGoroutines(ctx context.Context, census Census) error {
+	ctx, cancel := context.WithTimeout(ctx, dumpTimeout)
+	defer cancel()
 	info, err := os.Stat(c.Node.Log)
 	if err != nil {
 		return err

@@ -46,7 +46,8 @@ func Sandbox(ctx context.Context) (inside bool, status int, err error) {
 		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWIPC,
 		Pdeathsig:  unix.SIGKILL,
 	}
-	return false, 0, exitStatus(init.Run(), &status)
+	err = exitStatus(init.Run(), &status) // not in the return: what it sets would be overwritten
+	return false, status, err
 }
 
 func self(part string) *exec.Cmd {
