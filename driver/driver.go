@@ -108,6 +108,9 @@ func (d *Driver) SetConfig(c *base.Config) error {
 		return nil // Nomad only checks the options
 	}
 	d.compute = c.AgentConfig.Compute()
+	if _, err := watcher(); err != nil { // now, not with the first task: the plugin's size is the same always
+		return err
+	}
 	if config.GC == nil || config.GC.Orphans {
 		d.sweeping.Do(func() { go d.sweepOrphans(d.ctx) })
 	}
