@@ -21,6 +21,10 @@ import (
 // installed, or the right to open /dev/kvm given, while the agent runs.
 const fingerprintPeriod = 5 * time.Minute
 
+// soonest is when a node is looked at again that was short of something; each
+// time that it still is, the wait doubles up to fingerprintPeriod.
+const soonest = 2 * time.Second
+
 // Fingerprint tells Nomad what works on this node, until ctx ends.
 func (d *Driver) Fingerprint(ctx context.Context) (<-chan *drivers.Fingerprint, error) {
 	ch := make(chan *drivers.Fingerprint)
@@ -28,16 +32,22 @@ func (d *Driver) Fingerprint(ctx context.Context) (<-chan *drivers.Fingerprint, 
 	go func() {
 		defer close(ch)
 		defer d.agent.disconnect()
-		ticker := time.NewTicker(fingerprintPeriod)
-		defer ticker.Stop()
+		told := attributeNames{}
+		soon := soonest
 		for again := false; ; again = true {
+			fp := d.fingerprint(ctx, again)
+			told.takeBack(fp)
 			select {
-			case ch <- d.fingerprint(ctx, again):
+			case ch <- fp:
 			case <-ctx.Done():
 				return
 			}
+			wait := fingerprintPeriod
+			if _, known := d.host.last(); !known {
+				wait, soon = soon, min(2*soon, fingerprintPeriod)
+			}
 			select {
-			case <-ticker.C:
+			case <-time.After(wait):
 			case <-d.host.asked:
 			case <-ctx.Done():
 				return
@@ -45,6 +55,25 @@ func (d *Driver) Fingerprint(ctx context.Context) (<-chan *drivers.Fingerprint, 
 		}
 	}()
 	return ch, nil
+}
+
+// attributeNames are those that Nomad has been told.
+type attributeNames map[string]bool
+
+// takeBack tells Nomad of attributes that are no more: it keeps them on the
+// node until they are empty.
+func (n attributeNames) takeBack(fp *drivers.Fingerprint) {
+	if fp.Attributes == nil {
+		return // nothing is known of them
+	}
+	for name := range n {
+		if fp.Attributes[name] == nil {
+			fp.Attributes[name] = structs.NewStringAttribute("")
+		}
+	}
+	for name := range fp.Attributes {
+		n[name] = true
+	}
 }
 
 // fingerprint tells what is known of the node; with again it looks anew first.
@@ -105,6 +134,8 @@ func attributes(node probe.Result, s *settings) map[string]*structs.Attribute {
 					attrs[prefix+"."+name+"."+string(arch)] = structs.NewStringAttribute(value)
 				}
 			}
+		} else {
+			attrs[prefix+".arch."+string(arch)+".reason"] = structs.NewStringAttribute(can.Reason)
 		}
 		if can.Version != "" {
 			attrs[prefix+".qemu."+string(arch)+".version"] = structs.NewStringAttribute(can.Version)

@@ -5,7 +5,6 @@ package driver
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"slices"
 	"strconv"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/guest"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/machine"
-	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/probe"
 )
 
 // hardware is the virtual machine that is chosen for a guest, by what the job
@@ -41,23 +39,20 @@ func cpuModel(devices guest.Devices, accel machine.Accelerator) string {
 }
 
 // chooseHardware refuses, in words, what QEMU would refuse or what would hang.
-func (l *launch) chooseHardware(ctx context.Context) error {
-	node, err := l.d.host.get(ctx, l.settings)
-	if err != nil {
-		return err
-	}
+func (l *launch) chooseHardware() error {
 	devices := l.guest.Devices()
 	l.hardware = hardware{
 		machine:   cmp.Or(l.wish.Machine.Type, devices.Machine),
 		cpu:       cmp.Or(l.wish.Machine.CPU, cpuModel(devices, l.accel)),
 		transport: devices.Transport(),
 	}
-	can := node.Arches[l.image.Arch]
+	can := l.node.Arches[l.image.Arch]
 	if len(can.Machines) > 0 && !slices.Contains(can.Machines, l.hardware.machine) {
 		return fmt.Errorf("config.machine.type = %q: QEMU %s for %s has no such machine type on this node: leave type out, or use one of %s",
 			l.hardware.machine, can.Version, l.image.Arch, strings.Join(knownMachines(l.image.Arch, can.Machines), ", "))
 	}
-	l.hardware.gic, err = l.chooseGIC(node)
+	var err error
+	l.hardware.gic, err = l.chooseGIC()
 	return err
 }
 
@@ -77,7 +72,7 @@ func knownMachines(arch guest.Arch, have []string) []string {
 
 // chooseGIC gives arm64's virt machine the interrupt controller that the job
 // names, or one that the image drives and the node offers.
-func (l *launch) chooseGIC(node probe.Result) (string, error) {
+func (l *launch) chooseGIC() (string, error) {
 	wanted := l.wish.Machine.GIC
 	if l.image.Arch != guest.ARM64 {
 		if wanted != "" {
@@ -88,14 +83,14 @@ func (l *launch) chooseGIC(node probe.Result) (string, error) {
 	if l.accel != machine.KVM {
 		return emulatedGIC(wanted, l.image.GICs), nil
 	}
-	if len(node.GIC) == 0 {
+	if len(l.node.GIC) == 0 {
 		return wanted, nil // KVM did not tell
 	}
-	gic, err := offeredGIC(wanted, l.image.GICs, node.GIC)
+	gic, err := offeredGIC(wanted, l.image.GICs, l.node.GIC)
 	if err != nil {
 		return "", fmt.Errorf("%w, and KVM on this node offers its guests %s only (attribute driver.unikernel.gic): "+
 			"place the task on a node that offers the other, by a constraint on that attribute, or have it emulated by accelerator = \"tcg\"",
-			err, gicNames(node.GIC))
+			err, gicNames(l.node.GIC))
 	}
 	return gic, nil
 }

@@ -45,11 +45,12 @@ func TestChooseGIC(t *testing.T) {
 				c.arch = guest.ARM64
 			}
 			l := &launch{
+				node:  probe.Result{GIC: c.offers},
 				accel: c.accel,
 				image: &image.Image{Arch: c.arch, GICs: c.drives},
 				wish:  &wish{TaskConfig: TaskConfig{Machine: MachineConfig{GIC: c.wanted}}},
 			}
-			gic, err := l.chooseGIC(probe.Result{GIC: c.offers})
+			gic, err := l.chooseGIC()
 			if c.fails != "" {
 				must.ErrorContains(t, err, c.fails)
 				return

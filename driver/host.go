@@ -15,7 +15,8 @@ import (
 
 // host is what the node can do, probed when first asked for and then kept.
 // Tasks start by what is known, also while the node is looked at again: that
-// starts QEMU several times.
+// starts QEMU several times. What was found while the node was short of
+// something is told, but not kept: whoever asks next looks again.
 type host struct {
 	probing sync.Mutex // one look at a time
 	mu      sync.Mutex
@@ -62,13 +63,15 @@ func (h *host) probe(ctx context.Context, s *settings, again bool) (probe.Result
 	}
 	result, err := probe.Host(ctx, probe.Options{QEMU: s.qemuPaths(), User: s.User, Emulation: s.Emulation})
 	switch {
-	case err == nil:
+	case err == nil && !result.Short:
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.result, h.known = result, true
 		return result, nil
 	case known:
 		return last, nil // a node too busy to answer: what worked before still counts
+	case err == nil:
+		return result, nil
 	}
 	return result, fmt.Errorf("finding out what this node can do: %w", err)
 }
@@ -79,6 +82,7 @@ func (l *launch) chooseAccelerator(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	l.node = node
 	arch := node.Arches[l.image.Arch]
 	if arch.QEMU == "" {
 		return fmt.Errorf("a guest for %s cannot run on this node: %s", l.image.Arch, arch.Reason)
@@ -111,7 +115,7 @@ func (l *launch) needKVM(ctx context.Context, node probe.Result) error {
 			return err
 		}
 		if node.KVM {
-			l.accel = machine.KVM
+			l.node, l.accel = node, machine.KVM
 			l.d.host.ask() // for Nomad to learn it
 			return nil
 		}

@@ -21,6 +21,7 @@ import (
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/machine"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/network"
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/output"
+	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/unikernel/probe"
 )
 
 // qemuTimeout bounds the time from starting QEMU to its letting the guest run.
@@ -37,6 +38,7 @@ type launch struct {
 	image   *image.Image
 	content content
 	guest   guest.Guest
+	node    probe.Result
 	accel   machine.Accelerator
 	qemu    string
 	ramMiB  int64
@@ -179,7 +181,7 @@ func (l *launch) settle(ctx context.Context, images *image.Store) error {
 	if err := l.chooseAccelerator(ctx); err != nil {
 		return err
 	}
-	if err := l.chooseHardware(ctx); err != nil {
+	if err := l.chooseHardware(); err != nil {
 		return err
 	}
 	if err := l.chooseMemory(); err != nil {

@@ -4,6 +4,7 @@
 package probe
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/user"
@@ -21,10 +22,11 @@ func Credential(name string) (*syscall.Credential, error) {
 		return nil, nil
 	}
 	who, err := user.Lookup(name)
+	if _, unknown := errors.AsType[user.UnknownUserError](err); unknown {
+		who, err = user.LookupId(name)
+	}
 	if err != nil {
-		if who, err = user.LookupId(name); err != nil {
-			return nil, fmt.Errorf("the plugin option user names %q: no such user", name)
-		}
+		return nil, fmt.Errorf("the plugin option user names %q, which is not found: %w", name, err)
 	}
 	uid, err := strconv.ParseUint(who.Uid, 10, 32)
 	if err != nil {

@@ -64,7 +64,7 @@ func (p payload) run(ctx context.Context, qemu string, by Accelerator, as *sysca
 	if p.passed(ended) {
 		return nil
 	}
-	return ended.fault()
+	return ended.orShort(ended.fault())
 }
 
 // errLate says that a host was too slow, or too busy, for an answer.

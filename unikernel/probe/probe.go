@@ -52,6 +52,10 @@ type Result struct {
 	// Arches has an entry for every architecture of guest.Arches.
 	Arches map[guest.Arch]Arch
 
+	// Short tells that the host lacked something for the moment, such as a
+	// descriptor, when it was probed: what does not work here may work later.
+	Short bool
+
 	KVM       bool   // KVM runs kernels of the host's own architecture
 	KVMReason string // why it does not; empty where it does
 
@@ -83,9 +87,12 @@ func probe(ctx context.Context, host guest.Arch, options Options) (Result, error
 	}
 	result := Result{Arches: map[guest.Arch]Arch{}}
 	for _, arch := range guest.Arches {
-		result.Arches[arch] = findQEMU(ctx, arch, options.QEMU[arch], as)
+		found, err := findQEMU(ctx, arch, options.QEMU[arch], as)
+		found.Reason = result.because(err)
+		result.Arches[arch] = found
 	}
-	result.KVM, result.KVMReason = probeKVM(ctx, host, result.Arches[host], as)
+	result.KVMReason = result.because(probeKVM(ctx, host, result.Arches[host], as))
+	result.KVM = result.KVMReason == ""
 	if err := ctx.Err(); err != nil {
 		return Result{}, fmt.Errorf("probing QEMU and KVM: %w", context.Cause(ctx))
 	}
@@ -95,57 +102,58 @@ func probe(ctx context.Context, host guest.Arch, options Options) (Result, error
 		}
 	}
 	for name, arch := range result.Arches {
-		arch.accelerate(ctx, name, result.KVM && name == host, options.Emulation, as)
+		if arch.QEMU == "" {
+			continue
+		}
+		arch.Accelerator, err = accelerate(ctx, name, arch.QEMU, result.KVM && name == host, options.Emulation, as)
+		arch.Reason = result.because(err)
 		result.Arches[name] = arch
 	}
 	return result, nil
 }
 
-// accelerate chooses the best accelerator, or says why there is none.
-func (a *Arch) accelerate(ctx context.Context, name guest.Arch, kvm, emulation bool, as *syscall.Credential) {
-	switch {
-	case a.QEMU == "":
-		a.Accelerator = None
-	case kvm:
-		a.Accelerator = KVM
-	case emulation:
-		if a.Reason = probeTCG(ctx, name, *a, as); a.Reason == "" {
-			a.Accelerator = TCG
-		}
-	default:
-		a.Reason = "KVM does not run such guests here, and the plugin option emulation = false forbids emulating them"
-	}
-}
-
-// probeTCG tells why QEMU does not emulate kernels of an architecture, such as
-// for want of a part that is a package of its own; empty: it does. A host that
-// is too busy to tell is taken to emulate: tasks there are slow, not wrong.
-func probeTCG(ctx context.Context, arch guest.Arch, qemu Arch, as *syscall.Credential) string {
-	err := payloads[arch].run(ctx, qemu.QEMU, TCG, as)
-	if err == nil || errors.Is(err, errLate) || ctx.Err() != nil {
+// because is why something does not work, in words; empty: it does.
+func (r *Result) because(err error) string {
+	if err == nil {
 		return ""
 	}
-	return "emulation does not work: " + err.Error()
+	r.Short = r.Short || errors.Is(err, errShort)
+	return err.Error()
 }
 
-// probeKVM tells whether KVM runs kernels, or why not.
-func probeKVM(ctx context.Context, host guest.Arch, qemu Arch, as *syscall.Credential) (bool, string) {
+// accelerate chooses the best accelerator, or says why there is none.
+func accelerate(ctx context.Context, name guest.Arch, qemu string, kvm, emulation bool, as *syscall.Credential) (Accelerator, error) {
+	if kvm {
+		return KVM, nil
+	}
+	if !emulation {
+		return None, errors.New("KVM does not run such guests here, and the plugin option emulation = false forbids emulating them")
+	}
+	// It fails for want of a part that is a package of its own, for example. A
+	// host that is too busy to tell is taken to emulate: tasks there are slow,
+	// not wrong.
+	err := payloads[name].run(ctx, qemu, TCG, as)
+	if err != nil && !errors.Is(err, errLate) && ctx.Err() == nil {
+		return None, fmt.Errorf("emulation does not work: %w", err)
+	}
+	return TCG, nil
+}
+
+// probeKVM tells why KVM does not run kernels; nil: it does.
+func probeKVM(ctx context.Context, host guest.Arch, qemu Arch, as *syscall.Credential) error {
 	load, known := payloads[host]
 	if !known {
-		return false, "no payload for this machine's architecture"
+		return errors.New("no payload for this machine's architecture")
 	}
 	if qemu.QEMU == "" {
-		return false, qemu.Reason
+		return errors.New(qemu.Reason)
 	}
 	if reason := deviceMissing(kvmDevice); reason != "" {
-		return false, reason
+		return errors.New(reason)
 	}
 	err := load.run(ctx, qemu.QEMU, KVM, as)
 	if errors.Is(err, errPermission) {
-		return false, whyDenied(kvmDevice, as)
+		return errors.New(whyDenied(kvmDevice, as))
 	}
-	if err != nil {
-		return false, err.Error()
-	}
-	return true, ""
+	return err
 }

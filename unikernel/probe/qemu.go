@@ -29,18 +29,18 @@ var binaries = map[guest.Arch]string{
 
 var versionLine = regexp.MustCompile(`QEMU emulator version ((\d+)\.\d+(?:\.\d+)*)`)
 
-// findQEMU finds the QEMU of an architecture and asks for its version. What
-// will not do is left out of the answer, with the reason.
-func findQEMU(ctx context.Context, arch guest.Arch, path string, as *syscall.Credential) Arch {
+// findQEMU finds the QEMU of an architecture and asks what it is; an error
+// tells why there is none that will do.
+func findQEMU(ctx context.Context, arch guest.Arch, path string, as *syscall.Credential) (Arch, error) {
 	path, err := lookUp(arch, path)
 	if err != nil {
-		return Arch{Reason: err.Error()}
+		return Arch{}, err
 	}
 	version, err := qemuVersion(ctx, path, as)
 	if err != nil {
-		return Arch{Reason: err.Error()}
+		return Arch{}, err
 	}
-	return Arch{QEMU: path, Version: version, Machines: machineTypes(ctx, path, as)}
+	return Arch{QEMU: path, Version: version, Machines: machineTypes(ctx, path, as)}, nil
 }
 
 // machineTypes asks QEMU for its machine types; nil where it does not tell.
@@ -79,7 +79,7 @@ func qemuVersion(ctx context.Context, path string, as *syscall.Credential) (stri
 	ended := start(ctx, path, []string{"-version"}, as, nil)
 	match := versionLine.FindStringSubmatch(ended.output)
 	if match == nil {
-		return "", fmt.Errorf("%s -version told no QEMU version: %s", path, ended)
+		return "", ended.orShort(fmt.Errorf("%s -version told no QEMU version: %s", path, ended))
 	}
 	if major, err := strconv.Atoi(match[2]); err != nil || major < minMajor {
 		return "", fmt.Errorf("%s is QEMU %s: at least %d.0 is needed", path, match[1], minMajor)

@@ -28,10 +28,14 @@ func TestFindQEMU(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			path := fakeQEMU(t, tc.version, "exit 1")
-			found := findQEMU(t.Context(), guest.ARM64, path, nil)
+			found, err := findQEMU(t.Context(), guest.ARM64, path, nil)
 			must.Eq(t, tc.want, found.Version)
-			must.StrContains(t, found.Reason, tc.reason)
-			must.Eq(t, tc.want != "", found.QEMU == path)
+			if tc.reason != "" {
+				must.ErrorContains(t, err, tc.reason)
+				return
+			}
+			must.NoError(t, err)
+			must.EqOp(t, path, found.QEMU)
 		})
 	}
 }

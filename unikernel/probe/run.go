@@ -56,6 +56,7 @@ func start(ctx context.Context, qemu string, args []string, as *syscall.Credenti
 	output := &watcher{fault: cancel}
 	cmd := exec.CommandContext(ctx, qemu, args...)
 	cmd.Dir = "/"
+	cmd.Env = []string{"LC_ALL=C"} // as for tasks; short knows these words
 	cmd.Stdout, cmd.Stderr = output, output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: as}
 	cmd.WaitDelay = time.Second
@@ -100,12 +101,12 @@ func (w *watcher) Write(p []byte) (int, error) {
 func memoryFile(name string, data []byte) (*os.File, error) {
 	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
 	if err != nil {
-		return nil, fmt.Errorf("making a file in memory for the payload: %w", err)
+		return nil, ending{err: err}.orShort(fmt.Errorf("making a file in memory for the payload: %w", err))
 	}
 	file := os.NewFile(uintptr(fd), name)
 	if _, err := file.Write(data); err != nil {
 		file.Close()
-		return nil, fmt.Errorf("writing the payload to memory: %w", err)
+		return nil, ending{err: err}.orShort(fmt.Errorf("writing the payload to memory: %w", err))
 	}
 	return file, nil
 }
