@@ -304,6 +304,7 @@ func TestStartTask_Refuses(t *testing.T) {
 			for _, say := range tc.say {
 				must.ErrorContains(t, err, say)
 			}
+			must.False(t, structs.IsRecoverable(err), must.Sprint("trying again mends no mistake"))
 		})
 	}
 }
@@ -316,6 +317,7 @@ func TestStartTask_PortTaken(t *testing.T) {
 	defer l.Close()
 	_, _, err = h.StartTask(task)
 	must.ErrorContains(t, err, fmt.Sprint(port))
+	must.True(t, structs.IsRecoverable(err))
 }
 
 func TestDestroyTask_NeedsForce(t *testing.T) {

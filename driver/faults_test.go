@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/nomad/nomad/structs"
 	"github.com/shoenig/test/must"
 	"golang.org/x/sys/unix"
 
@@ -86,6 +87,7 @@ func TestStartTask_TooManyOpenFiles(t *testing.T) {
 			break
 		}
 		must.ErrorContains(t, err, "too many open files", must.Sprintf("with %d spare descriptors", spare))
+		must.True(t, structs.IsRecoverable(err))
 	}
 	if _, err := h.InspectTask(task.ID); err != nil {
 		h.start(task)

@@ -78,12 +78,18 @@ func (h *host) probe(ctx context.Context, s *settings, again bool) (probe.Result
 
 // chooseAccelerator takes KVM where it works, unless the job says otherwise.
 func (l *launch) chooseAccelerator(ctx context.Context) error {
-	node, err := l.d.host.get(ctx, l.settings)
-	if err != nil {
-		return err
+	var err error
+	if l.node, err = l.d.host.get(ctx, l.settings); err != nil {
+		return passing{err}
 	}
-	l.node = node
-	arch := node.Arches[l.image.Arch]
+	if err = l.accelerate(ctx); err != nil && l.node.Short {
+		return passing{err}
+	}
+	return err
+}
+
+func (l *launch) accelerate(ctx context.Context) error {
+	arch := l.node.Arches[l.image.Arch]
 	if arch.QEMU == "" {
 		return fmt.Errorf("a guest for %s cannot run on this node: %s", l.image.Arch, arch.Reason)
 	}
@@ -91,7 +97,7 @@ func (l *launch) chooseAccelerator(ctx context.Context) error {
 	l.accel = machine.Accelerator(arch.Accelerator)
 	switch l.wish.Accelerator {
 	case "kvm":
-		return l.needKVM(ctx, node)
+		return l.needKVM(ctx)
 	case "tcg":
 		l.accel = machine.TCG
 		if !l.settings.Emulation {
@@ -105,22 +111,22 @@ func (l *launch) chooseAccelerator(ctx context.Context) error {
 }
 
 // needKVM refuses a job that insists on KVM only by what is so now.
-func (l *launch) needKVM(ctx context.Context, node probe.Result) error {
+func (l *launch) needKVM(ctx context.Context) error {
 	if l.accel == machine.KVM {
 		return nil
 	}
 	if l.image.Arch == guest.HostArch() {
 		var err error
-		if node, err = l.d.host.look(ctx, l.settings); err != nil {
-			return err
+		if l.node, err = l.d.host.look(ctx, l.settings); err != nil {
+			return passing{err}
 		}
-		if node.KVM {
-			l.node, l.accel = node, machine.KVM
+		if l.node.KVM {
+			l.accel = machine.KVM
 			l.d.host.ask() // for Nomad to learn it
 			return nil
 		}
 	}
-	reason := node.KVMReason
+	reason := l.node.KVMReason
 	if l.image.Arch != guest.HostArch() {
 		reason = fmt.Sprintf("the guest is for %s and this node is %s", l.image.Arch, guest.HostArch())
 	}

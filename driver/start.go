@@ -65,13 +65,13 @@ func (d *Driver) StartTask(config *drivers.TaskConfig) (*drivers.TaskHandle, *dr
 		return nil, nil, fmt.Errorf("task %s is started already", config.ID)
 	}
 	if err := d.removeEarlier(d.ctx, config.ID); err != nil {
-		return nil, nil, err
+		return nil, nil, passing{err}
 	}
 	took := startLaps()
 	l, err := d.prepare(d.ctx, config)
 	if err != nil {
 		d.releaseLogmon(config)
-		return nil, nil, err
+		return nil, nil, refusal(err)
 	}
 	defer l.image.Close()
 	l.laps = took
@@ -79,12 +79,12 @@ func (d *Driver) StartTask(config *drivers.TaskConfig) (*drivers.TaskHandle, *dr
 
 	m, err := l.run(d.ctx)
 	if err != nil {
-		return nil, nil, l.giveUp(err)
+		return nil, nil, passing{l.giveUp(err)}
 	}
 	handle, err := l.handle()
 	if err != nil {
 		m.Kill()
-		return nil, nil, l.giveUp(err)
+		return nil, nil, passing{l.giveUp(err)}
 	}
 	d.adopt(&task{config: config, state: l.state, record: l.record, machine: m, cgroup: l.group, dhcp: l.dhcp, logs: l.logs})
 	d.tell(config, "%s", l.summary())

@@ -65,7 +65,7 @@ func (s *Store) openRegistry(ctx context.Context, request Request, want wish, pr
 // hintCopy adds to an error that an older copy would do.
 func hintCopy(err error, stored *cache.Cache, remembered string) error {
 	older, none := stored.Resolved(remembered)
-	if none != nil || !temporary(err) {
+	if none != nil || !Temporary(err) {
 		return err
 	}
 	return fmt.Errorf("%w (what it led to on %s is in the cache: pull = \"missing\" uses that)", err, older.Resolved.Format(time.DateTime))

@@ -33,7 +33,7 @@ func (p patience) retry(ctx context.Context, progress func(string), do func() er
 	pause := p.first
 	for try := 1; ; try++ {
 		err := do()
-		if err == nil || ctx.Err() != nil || !temporary(err) || try >= p.tries {
+		if err == nil || ctx.Err() != nil || !Temporary(err) || try >= p.tries {
 			return err
 		}
 		progress(fmt.Sprintf("trying again in %s: %s", pause, err))
@@ -51,8 +51,9 @@ func (p patience) retry(ctx context.Context, progress func(string), do func() er
 // errStalled is a registry that went silent.
 var errStalled = errors.New("the registry sent nothing for too long")
 
-// temporary tells whether trying again could help.
-func temporary(err error) bool {
+// Temporary tells whether an error is the network's or a registry's, and trying
+// again could help.
+func Temporary(err error) bool {
 	var answer *transport.Error
 	if errors.As(err, &answer) {
 		return answer.Temporary() || answer.StatusCode >= http.StatusInternalServerError || answer.StatusCode == http.StatusTooManyRequests

@@ -36,7 +36,8 @@ type stopped int
 const (
 	notStopped stopped = iota
 	stoppedByQuit
-	stoppedByKill
+	stoppedLate   // by a kill, as QEMU did not quit in time
+	stoppedByKill // at once
 )
 
 // evidence is all that was seen of a machine's end.
@@ -70,8 +71,10 @@ func (e evidence) judge() Result {
 		return e.poweredOff()
 	case e.stop == stoppedByQuit:
 		return signalled(syscall.SIGTERM, "stopped: QEMU was told to quit")
-	case e.stop == stoppedByKill:
+	case e.stop == stoppedLate:
 		return signalled(syscall.SIGKILL, "stopped: QEMU was killed, as it did not quit in time")
+	case e.stop == stoppedByKill:
+		return signalled(syscall.SIGKILL, "stopped: QEMU was killed, as was asked")
 	case e.rebooted:
 		return failure("the node was rebooted, and the guest ended with it")
 	case e.process == nil:

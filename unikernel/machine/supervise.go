@@ -158,7 +158,7 @@ func (m *Machine) Stop(ctx context.Context) {
 	}
 	m.noteStop(stoppedByQuit)
 	if !m.quit(ctx) {
-		m.noteStop(stoppedByKill)
+		m.noteStop(stoppedLate)
 		_ = m.process.kill()
 	}
 	<-m.done
