@@ -4,8 +4,9 @@
 package jobfile
 
 import (
-	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/hashicorp/nomad/api"
 )
@@ -56,7 +57,7 @@ func (e Edit) apply(job *api.Job) error {
 		if err != nil {
 			return err
 		}
-		t.Config = inner
+		t.Config = maps.Clone(inner)
 	}
 	for _, c := range e.Config {
 		if c.Remove {
@@ -114,12 +115,29 @@ func Nested(config map[string]any, block string) (map[string]any, error) {
 	return m, nil
 }
 
-// clone copies a job deeply, over JSON as the API would send it.
-func clone(job *api.Job) (*api.Job, error) {
-	raw, err := json.Marshal(job)
-	if err != nil {
-		return nil, err
+// copyFor copies as much of a job as edits change.
+func copyFor(job *api.Job, edits []Edit) *api.Job {
+	out := *job
+	out.TaskGroups = slices.Clone(job.TaskGroups)
+	for i, g := range out.TaskGroups {
+		group := *g
+		group.Tasks = slices.Clone(g.Tasks)
+		out.TaskGroups[i] = &group
 	}
-	var out api.Job
-	return &out, decode(raw, &out) // keeps the spelling of numbers in config
+	for _, e := range edits {
+		tasks := out.TaskGroups[e.Ref.Group].Tasks
+		tasks[e.Ref.Task] = copyTask(tasks[e.Ref.Task])
+	}
+	return &out
+}
+
+func copyTask(t *api.Task) *api.Task {
+	out := *t
+	out.Config, out.Meta = maps.Clone(t.Config), maps.Clone(t.Meta)
+	out.Constraints, out.Affinities = slices.Clip(t.Constraints), slices.Clip(t.Affinities)
+	if t.Resources != nil {
+		resources := *t.Resources
+		out.Resources = &resources
+	}
+	return &out
 }

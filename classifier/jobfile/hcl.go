@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
@@ -33,16 +32,11 @@ type site struct {
 }
 
 func newHCLEditor(f *File) (editor, error) {
-	file, diags := hclsyntax.ParseConfig(f.Source, f.opts.Path, hcl.InitialPos)
-	if diags.HasErrors() {
-		return nil, diags
-	}
-	body, ok := file.Body.(*hclsyntax.Body)
-	if !ok {
-		return nil, fmt.Errorf("%s: not HCL's own syntax: %w", f.opts.Path, ErrNotEditable)
+	if err := f.parseTree(); err != nil {
+		return nil, err
 	}
 	ed := &hclEditor{f: f, of: map[Ref]*site{}}
-	for _, b := range body.Blocks {
+	for _, b := range f.tree.Blocks {
 		if b.Type == "job" {
 			ed.collect(b, []*hclsyntax.Block{b}, false)
 		}
@@ -136,7 +130,7 @@ func (ed *hclEditor) probe() error {
 	if err != nil {
 		return err
 	}
-	job, err := parseJob(src, HCL, ed.f.opts)
+	job, err := parseJob(src, HCL, nil, ed.f.opts)
 	if err != nil {
 		return fmt.Errorf("find the tasks in the text: %w", err)
 	}
@@ -169,12 +163,12 @@ func compareRefs(a, b Ref) int {
 
 // rewrite edits each site once. Where a site makes several tasks they must all
 // ask for the same change of its text.
-func (ed *hclEditor) rewrite(edits []Edit) ([]byte, error) {
+func (ed *hclEditor) rewrite(edits []Edit) (draft, error) {
 	bySite := map[*site]map[Ref]Edit{}
 	for _, e := range edits {
 		s := ed.of[e.Ref]
 		if s == nil {
-			return nil, fmt.Errorf("no task at %+v", e.Ref)
+			return draft{}, fmt.Errorf("no task at %+v", e.Ref)
 		}
 		if bySite[s] == nil {
 			bySite[s] = map[Ref]Edit{}
@@ -187,10 +181,11 @@ func (ed *hclEditor) rewrite(edits []Edit) ([]byte, error) {
 			continue
 		}
 		if err := ed.rewriteSite(t, s, bySite[s]); err != nil {
-			return nil, fmt.Errorf("%s: %s: %w", s.task.DefRange(), ed.f.Name(s.refs[0]), err)
+			return draft{}, fmt.Errorf("%s: %s: %w", s.task.DefRange(), ed.f.Name(s.refs[0]), err)
 		}
 	}
-	return t.bytes()
+	out, err := t.bytes()
+	return draft{out, t.moved(groupSpans(ed.f.tree))}, err
 }
 
 func (ed *hclEditor) rewriteSite(t *text, s *site, edits map[Ref]Edit) error {

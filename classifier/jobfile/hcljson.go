@@ -41,7 +41,7 @@ func newHCLJSONEditor(f *File) (editor, error) {
 			return nil, err
 		}
 	}
-	job, err := parseJob(root.Pack(), HCLJSON, f.opts)
+	job, err := parseJob(root.Pack(), HCLJSON, nil, f.opts)
 	if err != nil {
 		return nil, fmt.Errorf("find the tasks in the text: %w", err)
 	}
@@ -137,12 +137,12 @@ func (ed hclJSONEditor) siblings(ref Ref) []Ref {
 	return slices.SortedFunc(slices.Values(ed.refs[site]), compareRefs)
 }
 
-func (ed hclJSONEditor) rewrite(edits []Edit) ([]byte, error) {
+func (ed hclJSONEditor) rewrite(edits []Edit) (draft, error) {
 	bySite := map[int]map[Ref]Edit{}
 	for _, e := range edits {
 		site, ok := ed.of[e.Ref]
 		if !ok {
-			return nil, fmt.Errorf("no task at %+v", e.Ref)
+			return draft{}, fmt.Errorf("no task at %+v", e.Ref)
 		}
 		if bySite[site] == nil {
 			bySite[site] = map[Ref]Edit{}
@@ -151,17 +151,17 @@ func (ed hclJSONEditor) rewrite(edits []Edit) ([]byte, error) {
 	}
 	root, sites, err := jsonSites(ed.f)
 	if err != nil {
-		return nil, err
+		return draft{}, err
 	}
 	for i := range sites {
 		if len(bySite[i]) == 0 {
 			continue
 		}
 		if err := ed.rewriteSite(sites[i], i, bySite[i]); err != nil {
-			return nil, fmt.Errorf("%s: %s: %w", ed.f.opts.Path, ed.f.Name(ed.refs[i][0]), err)
+			return draft{}, fmt.Errorf("%s: %s: %w", ed.f.opts.Path, ed.f.Name(ed.refs[i][0]), err)
 		}
 	}
-	return root.Pack(), nil
+	return draft{src: root.Pack()}, nil
 }
 
 // rewriteSite edits one object. Where it makes several tasks they must all ask

@@ -19,6 +19,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/hashicorp/nomad/api"
 	"github.com/hashicorp/nomad/jobspec2"
 )
@@ -74,6 +76,7 @@ type File struct {
 	Source []byte
 
 	opts   Options
+	tree   *hclsyntax.Body // of HCL; nil: not parsed yet
 	editor editor
 }
 
@@ -83,17 +86,27 @@ type editor interface {
 	// among them.
 	siblings(ref Ref) []Ref
 	// rewrite returns the text with the edits made.
-	rewrite(edits []Edit) ([]byte, error)
+	rewrite(edits []Edit) (draft, error)
+}
+
+// draft is a rewritten job that is not verified yet.
+type draft struct {
+	src    []byte
+	groups []span // where its groups are, if that is known
 }
 
 // Parse reads a job. Errors of syntax or meaning name file, line and column.
 func Parse(src []byte, opts Options) (*File, error) {
 	format := detect(src)
-	job, err := parseJob(src, format, opts)
-	if err != nil {
+	f := &File{Format: format, Source: src, opts: opts}
+	var groups []span
+	if format == HCL && f.parseTree() == nil {
+		groups = groupSpans(f.tree)
+	}
+	var err error
+	if f.Job, err = parseJob(src, format, groups, opts); err != nil {
 		return nil, err
 	}
-	f := &File{Job: job, Format: format, Source: src, opts: opts}
 	if err := f.checkShape(); err != nil {
 		return nil, err
 	}
@@ -144,11 +157,12 @@ func (f *File) Rewrite(edits []Edit) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
+	f.editor, f.tree = nil, nil // they are large, and the next parse has more to collect
 	job, err := f.verify(out, edits)
 	if err != nil {
 		return nil, err
 	}
-	return &File{Job: job, Format: f.Format, Source: out, opts: f.opts}, nil
+	return &File{Job: job, Format: f.Format, Source: out.src, opts: f.opts}, nil
 }
 
 // Check says whether one edit can be made, by making it and throwing the
@@ -161,7 +175,25 @@ func (f *File) Check(edits ...Edit) error {
 	return err
 }
 
-// open makes the editor when it is first needed: reading alone needs none.
+// parseTree parses the syntax of HCL, which says where things are.
+func (f *File) parseTree() (err error) {
+	if f.tree != nil {
+		return nil
+	}
+	defer catch(&err, f.opts.Path)
+	file, diags := hclsyntax.ParseConfig(f.Source, f.opts.Path, hcl.InitialPos)
+	if diags.HasErrors() {
+		return diags
+	}
+	body, ok := file.Body.(*hclsyntax.Body)
+	if !ok {
+		return fmt.Errorf("%s: not HCL's own syntax: %w", f.opts.Path, ErrNotEditable)
+	}
+	f.tree = body
+	return nil
+}
+
+// open makes the editor when it is first needed.
 func (f *File) open() (err error) {
 	if f.editor != nil {
 		return nil
@@ -203,11 +235,16 @@ func detect(src []byte) Format {
 	return HCLJSON
 }
 
-func parseJob(src []byte, format Format, opts Options) (*api.Job, error) {
+// parseJob parses a job with Nomad's own parser. Where its groups are helps to
+// do so faster; it may be unknown.
+func parseJob(src []byte, format Format, groups []span, opts Options) (*api.Job, error) {
 	if format == JSON {
 		return parseJSON(src, opts)
 	}
-	return parseHCL(src, opts)
+	if job := parsePieces(src, groups, piecesFor(len(groups)), opts); job != nil {
+		return job, nil
+	}
+	return parseWhole(src, opts)
 }
 
 // parseJSON reads a job as `nomad job run -json` does: under "Job" or bare.
@@ -248,15 +285,9 @@ func positionJSON(path string, src []byte, err error) string {
 	return fmt.Sprintf("%s:%d,%d", path, line, max(column-1, 1))
 }
 
-// parseHCL parses with Nomad's own parser. It can panic on odd input (it
-// slices the body by positions that may come from elsewhere), which must not
-// end a gate that reads other people's jobs.
-func parseHCL(src []byte, opts Options) (job *api.Job, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			job, err = nil, fmt.Errorf("%s: Nomad's job parser failed on this input: %v", opts.Path, r)
-		}
-	}()
+// parseWhole parses HCL with Nomad's own parser.
+func parseWhole(src []byte, opts Options) (job *api.Job, err error) {
+	defer catch(&err, opts.Path)
 	job, err = jobspec2.ParseWithConfig(&jobspec2.ParseConfig{
 		Path:       opts.Path,
 		BaseDir:    ".", // as `nomad job run`: file() is relative to where it is called
@@ -269,6 +300,15 @@ func parseHCL(src []byte, opts Options) (job *api.Job, err error) {
 		Strict:     !opts.Lax,
 	})
 	return job, explain(err, opts.Path)
+}
+
+// catch makes a panic an error. Nomad's parser can panic on odd input (it
+// slices the body by positions that may come from elsewhere), which must not
+// end a gate that reads other people's jobs.
+func catch(err *error, path string) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("%s: Nomad's job parser failed on this input: %v", path, r)
+	}
 }
 
 // explain adds the path where the parser knows no place, and what would do

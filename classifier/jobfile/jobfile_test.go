@@ -304,6 +304,11 @@ func TestUnwrap(t *testing.T) {
   }
 }
 `, string(out.Source))
+	before := f.Job.TaskGroups[0].Tasks[0] // a rewrite changes nothing of the job it is made from
+	must.Eq(t, "hybrid", before.Driver)
+	both, err := jobfile.Nested(before.Config, "unikernel")
+	must.NoError(t, err)
+	must.MapNotContainsKey(t, both, "guest")
 	out, err = f.Rewrite([]jobfile.Edit{{Driver: "docker", Unwrap: "container"}})
 	must.NoError(t, err)
 	must.StrContains(t, string(out.Source), "        image = \"a:1\"\n        # a mount\n        mount {\n          type = \"tmpfs\"\n        }\n      }\n")

@@ -25,10 +25,10 @@ func newJSONEditor(f *File) (editor, error) { return jsonEditor{f}, nil }
 // siblings: in JSON every task stands for itself.
 func (ed jsonEditor) siblings(ref Ref) []Ref { return []Ref{ref} }
 
-func (ed jsonEditor) rewrite(edits []Edit) ([]byte, error) {
+func (ed jsonEditor) rewrite(edits []Edit) (draft, error) {
 	root, err := hujson.Parse(slices.Clone(ed.f.Source))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", ed.f.opts.Path, err)
+		return draft{}, fmt.Errorf("%s: %w", ed.f.opts.Path, err)
 	}
 	job := &root
 	if nested := member(job, "Job"); nested != nil && nested.Value.Kind() == '{' {
@@ -43,10 +43,10 @@ func (ed jsonEditor) rewrite(edits []Edit) ([]byte, error) {
 			err = editTask(task, e)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%s: %s: %w", ed.f.opts.Path, ed.f.Name(e.Ref), err)
+			return draft{}, fmt.Errorf("%s: %s: %w", ed.f.opts.Path, ed.f.Name(e.Ref), err)
 		}
 	}
-	return root.Pack(), nil
+	return draft{src: root.Pack()}, nil
 }
 
 func editTask(task *hujson.Value, e Edit) error {

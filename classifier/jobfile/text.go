@@ -21,6 +21,7 @@ type text struct {
 	src       []byte
 	nl        string
 	splices   []splice
+	made      []splice // by bytes, in order
 	added     map[*hclsyntax.Block]*addition
 	unwrapped map[*hclsyntax.Block]bool
 }
@@ -171,6 +172,7 @@ func (t *text) bytes() ([]byte, error) {
 		if s.start < at {
 			return nil, fmt.Errorf("two changes meet at byte %d: %w", s.start, ErrNotEditable)
 		}
+		t.made = append(t.made, s)
 		out.Write(t.src[at:s.start])
 		out.WriteString(s.with)
 		at = s.end
@@ -180,6 +182,23 @@ func (t *text) bytes() ([]byte, error) {
 	}
 	out.Write(t.src[at:])
 	return out.Bytes(), nil
+}
+
+// moved says where spans of the source, given in order, are in what bytes has
+// made.
+func (t *text) moved(spans []span) []span {
+	next, by := 0, 0
+	shift := func(at int) int {
+		for ; next < len(t.made) && t.made[next].end <= at; next++ {
+			by += len(t.made[next].with) - (t.made[next].end - t.made[next].start)
+		}
+		return at + by
+	}
+	out := make([]span, len(spans))
+	for i, s := range spans {
+		out[i] = span{shift(s.start), shift(s.end)}
+	}
+	return out
 }
 
 func (t *text) addedInOrder() []*hclsyntax.Block {

@@ -21,15 +21,12 @@ var ErrVerify = errors.New("the rewritten job would not mean what was decided")
 
 // verify parses the new text as the old one was and compares the job with the
 // old one after the edits: nothing else may differ. It returns the new job.
-func (f *File) verify(out []byte, edits []Edit) (*api.Job, error) {
-	got, err := parseJob(out, f.Format, f.opts)
+func (f *File) verify(out draft, edits []Edit) (*api.Job, error) {
+	got, err := parseJob(out.src, f.Format, out.groups, f.opts)
 	if err != nil {
 		return nil, fmt.Errorf("%w: it does not parse: %w", ErrVerify, err)
 	}
-	want, err := clone(f.Job)
-	if err != nil {
-		return nil, fmt.Errorf("%w: copy the job: %w", ErrVerify, err)
-	}
+	want := copyFor(f.Job, edits)
 	for _, e := range edits {
 		if err := e.apply(want); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrVerify, err)
@@ -52,7 +49,7 @@ func (f *File) verify(out []byte, edits []Edit) (*api.Job, error) {
 // volatile finds what differs each time the job is parsed, by uuidv4() and
 // bcrypt(): it says nothing about a rewrite.
 func (f *File) volatile() (map[string]bool, error) {
-	again, err := parseJob(f.Source, f.Format, f.opts)
+	again, err := parseJob(f.Source, f.Format, nil, f.opts)
 	if err != nil {
 		return nil, fmt.Errorf("parse the job once more: %w", err)
 	}
