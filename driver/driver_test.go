@@ -229,20 +229,41 @@ func awaitText(t *testing.T, path, text string) {
 	}
 }
 
+// What is told of a guest that works adds up to what its QEMU took: no message
+// leaves out any time, and none tells of any twice.
 func TestTask_Stats(t *testing.T) {
 	h := newHarness(t, runDir(t), "")
 	task, _ := h.newTask(stepsConfig(t, guest.ARM64, `args = ["--burn-cpu"]`))
 	h.start(task)
+	known, err := h.driver.tasks.get(task.ID)
+	must.NoError(t, err)
+	group := known.cgroup
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
+	began := time.Now()
+	before, err := group.CPUTime()
+	must.NoError(t, err)
 	ch, err := h.TaskStats(ctx, task.ID, 100*time.Millisecond)
 	must.NoError(t, err)
-	for usage := range ch {
-		if usage.ResourceUsage.CpuStats.Percent > 0 && usage.ResourceUsage.MemoryStats.RSS > 0 {
-			return
-		}
+
+	first := (<-ch).Timestamp
+	var span, told time.Duration // of time, and of processor time
+	for at := first; span < time.Second; {
+		usage, ok := <-ch
+		must.True(t, ok, must.Sprint("no more statistics"))
+		cpu, memory := usage.ResourceUsage.CpuStats, usage.ResourceUsage.MemoryStats
+		told += time.Duration(cpu.Percent / 100 * float64(usage.Timestamp-at))
+		at = usage.Timestamp
+		span = time.Duration(at - first)
+		must.InDelta(t, cpu.Percent, cpu.UserMode+cpu.SystemMode, 1)
+		must.Positive(t, memory.RSS)
+		must.GreaterEq(t, memory.RSS, memory.Usage)
 	}
-	t.Fatal("no CPU and memory were measured")
+	after, err := group.CPUTime()
+	must.NoError(t, err)
+	const slack = 100 * time.Millisecond // between taking the time and reading the counter
+	took, untold := after-before, time.Since(began)-span
+	must.Between(t, took-2*untold-slack, told, took+slack) // QEMU's processor and its main loop
 }
 
 func TestTask_WritesAllItsMemory(t *testing.T) {

@@ -147,12 +147,6 @@ func (s *store) put(t *task) {
 	s.tasks[t.config.ID] = t
 }
 
-func (s *store) count() int {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return len(s.tasks)
-}
-
 func (s *store) remove(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/containerd/cgroups/v3"
 )
@@ -145,6 +146,7 @@ type driver interface {
 	add(pid int) error
 	processes() ([]int, error)
 	stats() (Stats, error)
+	cpuTime() (uint64, error)
 	oomKills() (uint64, error)
 	delete(created []string) error
 }
@@ -257,6 +259,15 @@ func (g *Group) Stats() (Stats, error) {
 	return stats, nil
 }
 
+// CPUTime is CPU.Total of Stats alone, for a tenth of what all of Stats takes.
+func (g *Group) CPUTime() (time.Duration, error) {
+	ns, err := g.driver.cpuTime()
+	if err != nil {
+		return 0, fmt.Errorf("measuring the cgroup of %s: %w", g.state.Name, err)
+	}
+	return time.Duration(ns), nil
+}
+
 // OOMKills tells how many processes the kernel killed since Create because the
 // group was at its memory limit.
 func (g *Group) OOMKills() (uint64, error) {
@@ -294,5 +305,6 @@ type noGroup struct{}
 func (noGroup) add(int) error             { return ErrGone }
 func (noGroup) processes() ([]int, error) { return nil, ErrGone }
 func (noGroup) stats() (Stats, error)     { return Stats{}, ErrGone }
+func (noGroup) cpuTime() (uint64, error)  { return 0, ErrGone }
 func (noGroup) oomKills() (uint64, error) { return 0, ErrGone }
 func (noGroup) delete([]string) error     { return nil }

@@ -160,6 +160,9 @@ func TestGroupOnThisHost(t *testing.T) {
 	must.GreaterEq(t, 20*mib, after.Memory.MaxUsage)
 	must.Less(t, 512*mib, after.Memory.Usage)
 	must.Greater(t, before.CPU.Total, after.CPU.Total)
+	used, err := group.CPUTime()
+	must.NoError(t, err)
+	must.GreaterEq(t, time.Duration(after.CPU.Total), used)
 
 	kills, err := group.OOMKills()
 	must.NoError(t, err)
@@ -248,6 +251,8 @@ func TestStateSurvives(t *testing.T) {
 	if HostMode() == V1 {
 		_, err = loaded.Stats()
 		must.ErrorIs(t, err, ErrGone)
+		_, err = loaded.CPUTime()
+		must.ErrorIs(t, err, ErrGone)
 		must.ErrorIs(t, loaded.AddProcess(os.Getpid()), ErrGone)
 	}
 }
@@ -323,6 +328,8 @@ func TestNoGroup(t *testing.T) {
 	must.NoError(t, group.Delete())
 	_, err = group.Stats()
 	must.ErrorIs(t, err, ErrGone)
+	_, err = group.CPUTime()
+	must.ErrorIs(t, err, ErrGone)
 	_, err = Load(State{Mode: "v3"})
 	must.ErrorContains(t, err, `"v3"`)
 }
@@ -350,17 +357,26 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// What one look at a task's group costs of a processor: Nomad takes one every
-// second by default.
+// What one look at a task's group costs of a processor.
 func BenchmarkStats(b *testing.B) {
+	benchmark(b, func(g *Group) error { _, err := g.Stats(); return err })
+}
+
+// What it costs to look at its processor time alone, as is done every second.
+func BenchmarkCPUTime(b *testing.B) {
+	benchmark(b, func(g *Group) error { _, err := g.CPUTime(); return err })
+}
+
+func benchmark(b *testing.B, look func(*Group) error) {
+	b.Helper()
 	group, err := Create(Spec{Name: "unikernel-benchmark", Limits: Limits{MemoryMiB: 64}})
 	must.NoError(b, err)
 	b.Cleanup(func() { must.NoError(b, group.Delete()) })
 	before := processorTime(b)
 	for b.Loop() {
-		_, err := group.Stats()
-		must.NoError(b, err)
+		must.NoError(b, look(group))
 	}
+	b.ReportAllocs()
 	b.ReportMetric(float64((processorTime(b)-before).Microseconds())/float64(b.N), "cpu-µs/op")
 }
 

@@ -119,6 +119,13 @@ func (d v2) stats() (Stats, error) {
 	return Stats{CPU: cpuV2(metrics.CPU), Memory: d.memory(metrics.Memory)}, nil
 }
 
+func (d v2) cpuTime() (uint64, error) {
+	var usec uint64
+	r := newReader()
+	r.table(d.path+"/cpu.stat", wanted{"usage_usec": &usec})
+	return usec * 1000, r.close()
+}
+
 func cpuV2(cpu *stats.CPUStat) CPU {
 	const micro = 1000
 	return CPU{

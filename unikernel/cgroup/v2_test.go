@@ -7,7 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/shoenig/test/must"
 	"golang.org/x/sys/unix"
@@ -89,6 +91,9 @@ func TestV2Reads(t *testing.T) {
 		CPU:    CPU{Total: 3_000_000, User: 1_000_000, System: 2_000_000, ThrottledPeriods: 4, ThrottledTime: 5_000},
 		Memory: Memory{RSS: 50_000_000, Cache: 9_000_000, Swap: 4096, Usage: 70_000_000, MaxUsage: 80_000_000, Kernel: 1110},
 	}, stats)
+	used, err := group.CPUTime()
+	must.NoError(t, err)
+	must.EqOp(t, 3*time.Millisecond, used)
 	pids, err := group.Processes()
 	must.NoError(t, err)
 	must.Eq(t, []int{12, 345}, pids)
@@ -126,6 +131,13 @@ func TestV2Unreadable(t *testing.T) {
 		_, err = group.Stats()
 		must.ErrorContains(t, err, file)
 	}
+	files := scopeFiles()
+	files["cpu.stat"] = "usage_usec many\n"
+	root, path := scope(t, files)
+	group, err := load(State{Mode: V2, Path: path}, root)
+	must.NoError(t, err)
+	_, err = group.CPUTime()
+	must.ErrorContains(t, err, "usage_usec")
 }
 
 func TestV2MissingController(t *testing.T) {
@@ -143,6 +155,8 @@ func TestV2Gone(t *testing.T) {
 	must.NoError(t, err)
 	must.NoError(t, os.RemoveAll(path))
 	_, err = group.Stats()
+	must.ErrorIs(t, err, ErrGone)
+	_, err = group.CPUTime()
 	must.ErrorIs(t, err, ErrGone)
 	_, err = group.OOMKills()
 	must.ErrorIs(t, err, ErrGone)
@@ -181,7 +195,38 @@ func TestV2Kernel(t *testing.T) {
 	after, err := group.Stats()
 	must.NoError(t, err)
 	must.Greater(t, before.CPU.Total, after.CPU.Total)
+	used, err := group.CPUTime()
+	must.NoError(t, err)
+	must.GreaterEq(t, time.Duration(after.CPU.Total), used)
 	must.NoError(t, group.Delete())
 	must.DirExists(t, path)
 	process.end()
+}
+
+func TestReaderStopsAtTheFirstError(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		must.NoError(t, os.WriteFile(path, []byte(text), 0o644))
+		return path
+	}
+	good := write("good", "12\n")
+	cases := []struct {
+		name, path, message string
+	}{
+		{"longer than any", write("long", strings.Repeat("x", maxFile+1)), "longer than"},
+		{"no number", write("word", "max\n"), "max"},
+		{"empty", write("empty", ""), "empty"},
+		{"not there", filepath.Join(dir, "none"), "none"},
+		{"a folder", dir, "is a directory"},
+	}
+	for _, tc := range cases {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newReader()
+			must.EqOp(t, 12, r.number(good))
+			must.EqOp(t, 0, r.number(tc.path))
+			must.EqOp(t, 0, r.number(good))
+			must.ErrorContains(t, r.close(), tc.message)
+		})
+	}
 }
