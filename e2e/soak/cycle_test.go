@@ -75,6 +75,12 @@ func atRandom(i int) cycle {
 // runCycles runs n tasks, some at a time.
 func (s *soak) runCycles(name string, n int, choose func(i int) cycle) {
 	s.t.Helper()
+	s.runUntil(name, func(i int) bool { return i >= n }, choose)
+}
+
+// runUntil runs tasks, some at a time, until as many are enough.
+func (s *soak) runUntil(name string, enough func(i int) bool, choose func(i int) cycle) {
+	s.t.Helper()
 	began := time.Now()
 	turns := make(chan int)
 	var wg sync.WaitGroup
@@ -88,8 +94,9 @@ func (s *soak) runCycles(name string, n int, choose func(i int) cycle) {
 			}
 		})
 	}
-	for i := 0; i < n && !s.t.Failed(); i++ {
-		turns <- i
+	n := 0
+	for ; !enough(n) && !s.t.Failed(); n++ {
+		turns <- n
 	}
 	close(turns)
 	wg.Wait()

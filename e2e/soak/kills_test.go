@@ -8,7 +8,6 @@ package soak
 import (
 	"math/rand/v2"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -22,12 +21,13 @@ type blow struct {
 	from, to   time.Time // until it was there again
 }
 
-// startKilling kills n times, at random moments, until all is done or stopped.
-// The returned function waits for the last one's end.
-func (s *soak) startKilling(n int) (stop func()) {
+// startKilling kills n times, at random moments. It closes the returned channel
+// when all is done; tasks have to come and go until then, to be killed.
+func (s *soak) startKilling(n int) (done <-chan struct{}) {
 	random := rand.New(rand.NewPCG(*seed, 0))
-	var wg sync.WaitGroup
-	wg.Go(func() {
+	all := make(chan struct{})
+	go func() {
+		defer close(all)
 		for range n {
 			select {
 			case <-s.ctx.Done():
@@ -39,9 +39,12 @@ func (s *soak) startKilling(n int) (stop func()) {
 				return
 			}
 		}
+	}()
+	s.t.Cleanup(func() {
+		s.cancel()
+		<-all
 	})
-	s.t.Cleanup(wg.Wait)
-	return wg.Wait
+	return all
 }
 
 func (s *soak) kill(random *rand.Rand) error {

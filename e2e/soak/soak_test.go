@@ -106,9 +106,8 @@ func TestSoak(t *testing.T) {
 	s.runCycles("quiet", quiet, atRandom)
 	afterQuiet := s.census(before)
 
-	stop := s.startKilling(*kills)
-	s.runCycles("killed", *cycles-quiet, atRandom)
-	stop()
+	killed := s.startKilling(*kills)
+	s.runUntil("killed", func(i int) bool { return i >= *cycles-quiet && over(killed) }, atRandom)
 	s.runCycles("after", len(ends)*len(modes), inTurn) // a plugin like the first one's
 	afterKills := s.census(before)
 
@@ -117,4 +116,13 @@ func TestSoak(t *testing.T) {
 	must.Eq(t, "", afterQuiet.Unequal(before), must.Sprint("left by undisturbed tasks"))
 	s.excuse(before, afterKills)
 	must.Eq(t, "", afterKills.Unequal(before), must.Sprint("left by tasks among kills"))
+}
+
+func over(done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	default:
+		return false
+	}
 }

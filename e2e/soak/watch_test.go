@@ -20,8 +20,9 @@ import (
 
 // soak is one run of the suite, and what it has seen.
 type soak struct {
-	t   *testing.T
-	ctx context.Context
+	t      *testing.T
+	ctx    context.Context
+	cancel context.CancelFunc
 
 	mu    sync.Mutex
 	blows []blow
@@ -30,7 +31,7 @@ type soak struct {
 
 func newSoak(t *testing.T) *soak {
 	ctx, cancel := context.WithCancel(t.Context())
-	s := &soak{t: t, ctx: ctx, told: map[string]int{}}
+	s := &soak{t: t, ctx: ctx, cancel: cancel, told: map[string]int{}}
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
