@@ -53,7 +53,8 @@ const (
 )
 
 // Census counts all but goroutines. task is the name of the tasks whose cgroups
-// are counted: cgroups are shared with the machine.
+// are counted: cgroups are shared with the machine, and may be left there by a
+// run that was killed.
 func (c *Cluster) Census(task string) (Census, error) {
 	found := Census{}
 	return found, errors.Join(
@@ -63,7 +64,7 @@ func (c *Cluster) Census(task string) (Census, error) {
 		found.rules(),
 		found.tree("address leases", "/run/cni", 8, func(e fs.DirEntry) bool { return net.ParseIP(e.Name()) != nil }),
 		found.tree("cgroups of tasks", "/sys/fs/cgroup", 5, func(e fs.DirEntry) bool {
-			return e.IsDir() && strings.HasSuffix(strings.TrimSuffix(e.Name(), ".scope"), "."+task)
+			return e.IsDir() && strings.HasSuffix(strings.TrimSuffix(e.Name(), ".scope"), "."+task) && sinceStart(e)
 		}),
 		found.mounts(),
 		found.tree("sockets of machines", driverFolder, 2, func(e fs.DirEntry) bool { return e.Type()&fs.ModeSocket != 0 }),
@@ -73,6 +74,15 @@ func (c *Cluster) Census(task string) (Census, error) {
 }
 
 func everything(fs.DirEntry) bool { return true }
+
+// start is about when this program was started.
+var start = time.Now()
+
+// sinceStart tells a cgroup of this run from what a run that was killed has left.
+func sinceStart(entry fs.DirEntry) bool {
+	info, err := entry.Info()
+	return err == nil && info.ModTime().After(start)
+}
 
 // countProcesses counts all processes of the sandbox, but this one.
 func (c *Cluster) countProcesses(found Census) error {

@@ -197,7 +197,15 @@ func Reattach(ctx context.Context, s State, w Watch) (*Machine, error) {
 	for _, line := range w.Missed {
 		w.Signs.Line(line)
 	}
+	if err := forgetNote(s.Dir); err != nil {
+		p.release()
+		return nil, fmt.Errorf("forgetting what was noted of an end: %w", err)
+	}
 	m, err := findMonitor(ctx, s, p, w)
+	if err != nil && p.waitFor(quitTimeout) {
+		p.release()
+		return lost(s, w), nil // it was about to end
+	}
 	if err != nil {
 		p.release()
 		return nil, fmt.Errorf("finding QEMU again (process %d): %w", s.PID, err)
@@ -209,14 +217,16 @@ func Reattach(ctx context.Context, s State, w Watch) (*Machine, error) {
 	return m, nil
 }
 
-// lost is a machine of which only its directory is left.
+// lost is a machine of which only its directory is left, with what was noted
+// of its end.
 func lost(s State, w Watch) *Machine {
 	for _, line := range w.Missed {
 		w.Signs.Line(line)
 	}
 	m := &Machine{state: s, done: make(chan struct{})}
-	seen := evidence{missed: true, rebooted: s.Outdated(), qemuLog: readLog(s.Dir)}
-	if end, ok := w.Signs.End(); ok {
+	seen := readNote(s.Dir)
+	seen.missed, seen.rebooted, seen.qemuLog = true, s.Outdated(), readLog(s.Dir)
+	if end, ok := w.Signs.End(); ok && seen.console == nil {
 		seen.console = &end
 	}
 	m.result = seen.judge()

@@ -248,10 +248,10 @@ func TestMachine_ReattachAfterItsEnd(t *testing.T) {
 }
 
 func TestMachine_ReattachToNothing(t *testing.T) {
-	config, watch := steps(t, guest.ARM64, "--hang")
-	m := start(t, config, watch)
-	state := m.State()
-	m.Kill()
+	config, _ := steps(t, guest.ARM64, "--hang")
+	state, client := startUnseen(t, config, make(chan struct{}))
+	must.NoError(t, syscall.Kill(state.PID, syscall.SIGKILL))
+	await(t, "QEMU's end", client.Done())
 
 	_, again := steps(t, guest.ARM64, "")
 	lost, err := Reattach(t.Context(), state, again)
@@ -262,6 +262,61 @@ func TestMachine_ReattachToNothing(t *testing.T) {
 	lost.Stop(t.Context())
 	lost.Kill()
 	must.Error(t, lost.Pause(t.Context()))
+}
+
+// What was seen of an end is told again by the next life of the program, which
+// finds neither QEMU nor, as here, a log.
+func TestMachine_EndIsNoted(t *testing.T) {
+	cases := []struct {
+		name, args string
+		end        func(*Machine)
+	}{
+		{"returns 3", "--exit=3", func(*Machine) {}},
+		{"crashes", "--crash", func(*Machine) {}},
+		{"is stopped", "--hang", func(m *Machine) { m.Stop(t.Context()) }},
+		{"is killed", "--hang", (*Machine).Kill},
+		{"loses QEMU", "--hang", func(m *Machine) { _ = syscall.Kill(m.State().PID, syscall.SIGSEGV) }},
+	}
+	for _, tc := range cases {
+		t.Run(tc.name, func(t *testing.T) {
+			config, watch := steps(t, guest.X86_64, tc.args)
+			m := start(t, config, watch)
+			tc.end(m)
+			told := awaitEnd(t, m)
+
+			_, again := steps(t, guest.X86_64, "")
+			for range 2 {
+				lost, err := Reattach(t.Context(), m.State(), again)
+				must.NoError(t, err)
+				must.Eq(t, told, awaitEnd(t, lost))
+			}
+		})
+	}
+}
+
+// A stop that was noted, but not done, is not taken for the end of a guest that
+// goes on.
+func TestMachine_ReattachForgetsNote(t *testing.T) {
+	config, _ := steps(t, guest.X86_64, "--hang")
+	state, client := startUnseen(t, config, make(chan struct{}))
+	must.NoError(t, client.Close())
+	must.NoError(t, evidence{stop: stoppedByQuit}.write(state.Dir))
+
+	_, again := steps(t, guest.X86_64, "")
+	m, err := Reattach(t.Context(), state, again)
+	must.NoError(t, err)
+	must.NoError(t, syscall.Kill(state.PID, syscall.SIGKILL))
+	must.StrContains(t, awaitEnd(t, m).Message, "not known")
+}
+
+func TestReadNote_Unreadable(t *testing.T) {
+	dir := t.TempDir()
+	must.Eq(t, evidence{}, readNote(dir))
+	must.NoError(t, os.WriteFile(filepath.Join(dir, noteFile), []byte(`{"Stop":1,"Sta`), 0o600))
+	must.Eq(t, evidence{}, readNote(dir))
+	must.NoError(t, os.Remove(filepath.Join(dir, noteFile)))
+	must.NoError(t, syscall.Mkfifo(filepath.Join(dir, noteFile), 0o600))
+	must.Eq(t, evidence{}, readNote(dir))
 }
 
 func TestStart_FailureLeavesNothing(t *testing.T) {

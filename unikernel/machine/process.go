@@ -27,7 +27,7 @@ type process struct {
 
 	running context.Context // ends when the process has ended
 	ended   context.CancelFunc
-	state   *os.ProcessState // set before running ends; nil: not known
+	status  *syscall.WaitStatus // set before running ends; nil: not known
 }
 
 // errGone means that the process has ended, or its number has another owner.
@@ -106,9 +106,26 @@ func (p *process) await() {
 		return // released
 	}
 	if p.child != nil {
-		p.state, _ = p.child.Wait()
+		p.reap()
 	}
 	p.ended()
+}
+
+// exitStatus is nil while the process runs, and where it is not our child.
+func (p *process) exitStatus() *syscall.WaitStatus {
+	if p.running.Err() == nil {
+		return nil
+	}
+	return p.status
+}
+
+func (p *process) reap() {
+	state, err := p.child.Wait()
+	if err != nil {
+		return
+	}
+	status := state.Sys().(syscall.WaitStatus)
+	p.status = &status
 }
 
 // maxFiles bounds QEMU's descriptors. User-mode networking keeps one for each

@@ -5,7 +5,6 @@ package machine
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"syscall"
 
@@ -43,13 +42,13 @@ const (
 // evidence is all that was seen of a machine's end.
 type evidence struct {
 	stop     stopped
-	status   string           // QEMU's last run state, of those above; empty: none
-	panicked bool             // QEMU reported a panic
-	console  *guest.End       // nil: the console told nothing
-	process  *os.ProcessState // nil: QEMU's own exit status is not known
-	qemuLog  string           // the end of what QEMU printed
-	missed   bool             // the driver was away for part of the guest's life
-	rebooted bool             // the host was booted anew meanwhile
+	status   string              // QEMU's last run state, of those above; empty: none
+	panicked bool                // QEMU reported a panic
+	console  *guest.End          // nil: the console told nothing
+	process  *syscall.WaitStatus // nil: QEMU's own exit status is not known
+	qemuLog  string              // the end of what QEMU printed
+	missed   bool                // the driver was away for part of the guest's life
+	rebooted bool                // the host was booted anew meanwhile
 }
 
 // judge tells how the guest ended. What no evidence tells is a failure that
@@ -107,7 +106,7 @@ func (e evidence) poweredOff() Result {
 }
 
 func (e evidence) qemuEnded() Result {
-	status := e.process.Sys().(syscall.WaitStatus)
+	status := *e.process
 	if status.Signaled() {
 		return signalled(status.Signal(), fmt.Sprintf("QEMU was ended by signal %d (%s): %s",
 			status.Signal(), status.Signal(), e.qemuSays()))

@@ -18,7 +18,8 @@ func TestEvidence_Judge(t *testing.T) {
 	ended := func(command ...string) evidence {
 		cmd := exec.Command(command[0], command[1:]...)
 		_ = cmd.Run()
-		return evidence{process: cmd.ProcessState, qemuLog: "qemu: words\n"}
+		status := cmd.ProcessState.Sys().(syscall.WaitStatus)
+		return evidence{process: &status, qemuLog: "qemu: words\n"}
 	}
 	exit0, exit1 := ended("true"), ended("false")
 	killed := ended("sh", "-c", "kill -KILL $$")

@@ -112,19 +112,18 @@ func (m *Machine) reconnect() {
 	m.askStatus()
 }
 
-// conclude ends QEMU, reads the rest of its console, and judges.
+// conclude ends QEMU, reads the rest of its console, and judges. It notes what
+// it sees before that is gone with QEMU, and once all is seen.
 func (m *Machine) conclude() {
+	m.note()
 	m.endQEMU(context.Background())
 	_ = m.qmp().Close()
 	<-m.console.done // ends with QEMU, whose last bytes are read before
 	m.process.release()
+	m.note()
 
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if end, ok := m.console.end(); ok {
-		m.seen.console = &end
-	}
-	m.seen.process = m.process.state
 	m.seen.qemuLog = readLog(m.state.Dir)
 	m.result = m.seen.judge()
 }
@@ -192,10 +191,12 @@ func (m *Machine) Kill() {
 	<-m.done
 }
 
+// noteStop remembers, before it is done, that the end is our doing.
 func (m *Machine) noteStop(s stopped) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.seen.stop = s
+	m.mu.Unlock()
+	m.note()
 }
 
 func (m *Machine) isDone() bool {
