@@ -31,7 +31,7 @@ type Census map[string][]string
 
 // kinds is what a census counts, in the order of its table.
 var kinds = []string{
-	qemuKind, "plugin processes", "log collectors", "other processes",
+	qemuKind, "plugin processes", LogCollectors, "other processes",
 	descriptorKind, Goroutines,
 	"network interfaces", Namespaces, "iptables rules", "address leases",
 	"cgroups of tasks", "mounts", "sockets of machines", "files of machines", "allocation folders",
@@ -39,13 +39,15 @@ var kinds = []string{
 
 // tasksKinds are those of which there is nothing when there are no tasks.
 var tasksKinds = []string{
-	qemuKind, "log collectors", Namespaces, "address leases", "cgroups of tasks",
+	qemuKind, LogCollectors, Namespaces, "address leases", "cgroups of tasks",
 	"sockets of machines", "files of machines", "allocation folders",
 }
 
 const (
 	qemuKind       = "QEMU processes"
 	descriptorKind = "descriptors of the plugin"
+	// LogCollectors are Nomad's logmon, one for each task.
+	LogCollectors = "log collectors"
 	// Namespaces are those of allocations' networks, by path.
 	Namespaces = "network namespaces"
 	// Goroutines are counted by AddGoroutines alone.
@@ -102,7 +104,7 @@ func (c *Cluster) countProcesses(found Census) error {
 				}
 			}
 		case strings.Contains(line, " logmon"):
-			found.add("log collectors", entry)
+			found.add(LogCollectors, entry)
 		default:
 			found.add("other processes", line)
 		}
@@ -255,8 +257,8 @@ func (c *Cluster) AddGoroutines(ctx context.Context, census Census) error {
 
 // A client now and then loses what a plugin prints at its very end.
 const (
-	dumpAttempts = 4
-	dumpTimeout  = 20 * time.Second
+	dumpAttempts = 8
+	dumpTimeout  = 10 * time.Second
 )
 
 func (c *Cluster) dumpGoroutines(ctx context.Context, census Census) error {
