@@ -28,8 +28,8 @@ import (
 )
 
 var (
-	cycles   = flag.Int("cycles", 30, "tasks to start and to end")
-	kills    = flag.Int("kills", 10, "kills of QEMU, of the plugin and of the agent meanwhile")
+	cycles   = flag.Int("cycles", 24, "tasks to start and to end")
+	kills    = flag.Int("kills", 8, "kills of QEMU, of the plugin and of the agent meanwhile")
 	many     = flag.Int("many", 12, "tasks that run when plugin and agent are killed")
 	parallel = flag.Int("parallel", 4, "tasks at a time")
 	seed     = flag.Uint64("seed", 1, "of what is chosen at random")
