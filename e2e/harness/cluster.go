@@ -153,6 +153,10 @@ func (c *Cluster) write(role, text string, values map[string]any) error {
 // file is an agent's configuration (hcl) or log.
 func (c *Cluster) file(role, kind string) string { return filepath.Join(c.Dir, role+"."+kind) }
 
+// patience bounds a wait for a daemon's start, which takes seconds, but may take
+// a minute on the emulated board. One that died is noticed at once.
+const patience = 3 * time.Minute
+
 func (c *Cluster) start(ctx context.Context) error {
 	if err := c.runServer(ctx); err != nil {
 		return fmt.Errorf("starting the Nomad server: %w", err)
@@ -185,7 +189,7 @@ func (c *Cluster) StartNode(ctx context.Context) error {
 	if err := c.changed(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	// It opens its API once it has restored its tasks.
 	if err := c.answers(ctx, c.Node, c.NodeAPI); err != nil {
@@ -210,7 +214,7 @@ func (c *Cluster) StartNode(ctx context.Context) error {
 // answers waits for an agent's API and for a leader behind it. While nobody
 // answers there is nobody to wait on, so it asks again.
 func (c *Cluster) answers(ctx context.Context, agent *Process, address string) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	client, err := api.NewClient(&api.Config{Address: address})
 	if err != nil {

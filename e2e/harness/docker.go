@@ -104,7 +104,7 @@ func (d *Docker) reconnect() error {
 }
 
 func (d *Docker) await(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	return retry(ctx, 100*time.Millisecond, func() error {
 		if !d.Daemon.alive() {

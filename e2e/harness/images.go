@@ -7,11 +7,12 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"slices"
 )
 
 // BuildImages makes the container images of the examples from what the
-// makefile built. It needs no registry.
-func BuildImages(ctx context.Context, docker *Docker, layout Layout) error {
+// makefile built: those that are named, or all. It needs no registry.
+func BuildImages(ctx context.Context, docker *Docker, layout Layout, names ...string) error {
 	vision := map[string]string{}
 	for _, name := range []string{"Dockerfile", "vision", "facefinder", "sample.jpg", "LICENSE"} {
 		vision[name] = layout.Build("vision", name)
@@ -21,8 +22,11 @@ func BuildImages(ctx context.Context, docker *Docker, layout Layout) error {
 		"steps-linux": layout.Build("steps", "steps-linux-"+runtime.GOARCH),
 		"steps.csv":   layout.Path("examples", "steps", "data", "steps.csv"),
 	}
-	return errors.Join(
-		docker.Build(ctx, "vision:local", vision),
-		docker.Build(ctx, "steps:local", steps),
-	)
+	var errs []error
+	for name, files := range map[string]map[string]string{"vision:local": vision, "steps:local": steps} {
+		if len(names) == 0 || slices.Contains(names, name) {
+			errs = append(errs, docker.Build(ctx, name, files))
+		}
+	}
+	return errors.Join(errs...)
 }

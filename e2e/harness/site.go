@@ -33,8 +33,8 @@ type Site struct {
 }
 
 // OpenSite starts a site whose files lie under build/name. Progress is told as
-// it goes.
-func OpenSite(ctx context.Context, name string, progress func(string)) (*Site, error) {
+// it goes. Its Docker has the named images of BuildImages; none named: all.
+func OpenSite(ctx context.Context, name string, progress func(string), images ...string) (*Site, error) {
 	layout, err := FindLayout()
 	if err != nil {
 		return nil, err
@@ -61,7 +61,7 @@ func OpenSite(ctx context.Context, name string, progress func(string)) (*Site, e
 		return nil, errors.Join(err, s.Close())
 	}
 	progress("Building the container images")
-	if err := BuildImages(ctx, s.Docker, layout); err != nil {
+	if err := BuildImages(ctx, s.Docker, layout, images...); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	progress("Starting a Nomad server and a client")
