@@ -53,18 +53,15 @@ func rightAnswer(path string) (string, error) {
 // has none yet.
 var fresh = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
-// askEvery is the time between two attempts at a first answer.
-const askEvery = 4 * time.Millisecond
-
 // awaitAnswer asks until the right answer comes. Each attempt is on its own:
 // QEMU's network and Docker's proxy take connections before anybody listens,
 // and one that was taken too early may wait long for nothing.
-func awaitAnswer(ctx context.Context, address, right string) error {
+func (p pace) awaitAnswer(ctx context.Context, address, right string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	answered := make(chan error, 1)
 	slots := make(chan struct{}, 25)
-	ticker := time.NewTicker(askEvery)
+	ticker := time.NewTicker(p.askEvery)
 	defer ticker.Stop()
 	last := fmt.Errorf("it was not asked")
 	failed := make(chan error, cap(slots))
@@ -73,7 +70,7 @@ func awaitAnswer(ctx context.Context, address, right string) error {
 		case slots <- struct{}{}:
 			go func() {
 				defer func() { <-slots }()
-				err := ask(ctx, address, right)
+				err := p.ask(ctx, address, right)
 				to := failed
 				if err == nil {
 					to = answered
@@ -98,8 +95,8 @@ func awaitAnswer(ctx context.Context, address, right string) error {
 }
 
 // ask asks once.
-func ask(ctx context.Context, address, right string) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+func (p pace) ask(ctx context.Context, address, right string) error {
+	ctx, cancel := context.WithTimeout(ctx, p.askFor)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+question, nil)
 	if err != nil {

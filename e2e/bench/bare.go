@@ -31,7 +31,7 @@ func (b *bench) bareRound(ctx context.Context, c contender) (*sample, error) {
 	}
 	argv := append([]string{b.platform.qemu, "-nodefaults", "-no-user-config", "-display", "none",
 		"-machine", b.platform.machine, "-accel", accel}, b.platform.bootArgs("PORT")...)
-	return runBare(ctx, c.name, bareRun{argv: argv, answer: b.answer, observe: true, limit: roundLimit})
+	return runBare(ctx, c.name, bareRun{argv: argv, answer: b.answer, observe: true, pace: b.pace})
 }
 
 // bareRun is one start of QEMU. PORT in an argument is the host's port.
@@ -40,13 +40,13 @@ type bareRun struct {
 	env     []string
 	answer  string
 	observe bool // also CPU at rest and under load
+	pace    pace
 
-	limit      time.Duration
 	smallPages bool // without huge pages, as the driver starts QEMU
 }
 
 func runBare(ctx context.Context, name string, run bareRun) (_ *sample, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, run.limit, fmt.Errorf("the limit of %v is over", run.limit))
+	ctx, cancel := context.WithTimeoutCause(ctx, run.pace.round, fmt.Errorf("the limit of %v is over", run.pace.round))
 	defer cancel()
 	port, err := freePort()
 	if err != nil {
@@ -88,11 +88,11 @@ func runBare(ctx context.Context, name string, run bareRun) (_ *sample, err erro
 		}
 	}()
 	s := newSample(name)
-	if err := awaitBare(ctx, s, began, monitor, console, fmt.Sprintf("127.0.0.1:%d", port), run.answer); err != nil {
+	if err := awaitBare(ctx, s, began, monitor, console, fmt.Sprintf("127.0.0.1:%d", port), run); err != nil {
 		return s, err
 	}
 	s.Values[cpuToAnswer] = ms(cpuTime([]int{cmd.Process.Pid}))
-	if err := observeBare(ctx, cmd.Process.Pid, port, run.observe, s); err != nil {
+	if err := observeBare(ctx, cmd.Process.Pid, port, run, s); err != nil {
 		return s, err
 	}
 	asked := time.Now()
@@ -107,7 +107,7 @@ func runBare(ctx context.Context, name string, run bareRun) (_ *sample, err erro
 }
 
 // awaitBare measures a start up to the first right answer.
-func awaitBare(ctx context.Context, s *sample, began time.Time, monitor *monitor, console io.Reader, address, answer string) error {
+func awaitBare(ctx context.Context, s *sample, began time.Time, monitor *monitor, console io.Reader, address string, run bareRun) error {
 	runs, prints := make(chan arrived, 1), make(chan arrived, 1)
 	go func() {
 		err := monitor.answers()
@@ -118,7 +118,7 @@ func awaitBare(ctx context.Context, s *sample, began time.Time, monitor *monitor
 		prints <- arrived{time.Since(began), err}
 		_, _ = io.Copy(io.Discard, console) // ends with QEMU
 	}()
-	err := awaitAnswer(ctx, address, answer)
+	err := run.pace.awaitAnswer(ctx, address, run.answer)
 	answered := time.Since(began)
 	if err != nil {
 		return err
@@ -136,8 +136,8 @@ type arrived struct {
 	err   error
 }
 
-func observeBare(ctx context.Context, pid, port int, all bool, s *sample) error {
-	if err := pause(ctx, settle/2); err != nil {
+func observeBare(ctx context.Context, pid, port int, run bareRun, s *sample) error {
+	if err := pause(ctx, run.pace.settle/2); err != nil {
 		return err
 	}
 	mib, err := pssOf(pid)
@@ -145,10 +145,10 @@ func observeBare(ctx context.Context, pid, port int, all bool, s *sample) error 
 		return err
 	}
 	s.addMemory([]harness.ProcessMemory{{PID: pid, Role: "qemu", KiB: int(mib * 1024)}})
-	if !all {
+	if !run.observe {
 		return nil
 	}
-	idle, err := cpuOver(ctx, idleFor, []int{pid})
+	idle, err := cpuOver(ctx, run.pace.idle, []int{pid})
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 type bench struct {
 	site     *harness.Site
 	params   params
+	pace     pace
 	platform platform
 	answer   string                      // the right one
 	restore  func(context.Context) error // of the client's configuration
@@ -29,7 +30,10 @@ type contender struct {
 }
 
 func newBench(ctx context.Context, site *harness.Site, p params) (*bench, error) {
-	b := &bench{site: site, params: p, platform: hostPlatform(site.ImageDir())}
+	b := &bench{site: site, params: p, pace: hostPace, platform: hostPlatform(site.ImageDir())}
+	if p.Board {
+		b.pace = boardPace
+	}
 	var err error
 	if b.answer, err = rightAnswer(site.Layout.Path("examples", "steps", "data", "steps.csv")); err != nil {
 		return nil, err
@@ -49,6 +53,9 @@ const (
 	qemuDriver = "qemu driver"
 	bare       = "bare QEMU"
 )
+
+// allContenders are in the order of the tables.
+var allContenders = []string{container, unikernel, lean, warm, qemuDriver, bare}
 
 // isOurs tells whether the driver of this project runs a contender.
 func (c contender) isOurs() bool { return c.name == unikernel || c.name == lean || c.name == warm }
@@ -77,8 +84,10 @@ func (b *bench) measure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := b.classify(ctx); err != nil {
-		return err
+	if b.params.Tasks > 0 {
+		if err := b.classify(ctx); err != nil {
+			return err
+		}
 	}
 	return b.density(ctx)
 }

@@ -96,7 +96,7 @@ func (b *bench) crowd(ctx context.Context, c contender, n int) (result crowd, er
 
 // allAnswer submits a job and asks each instance until all answer rightly.
 func (b *bench) allAnswer(ctx context.Context, job *api.Job, n int) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, 3*time.Minute, errors.New("three minutes are over"))
+	ctx, cancel := context.WithTimeoutCause(ctx, b.pace.crowd, fmt.Errorf("the limit of %v is over", b.pace.crowd))
 	defer cancel()
 	if err := b.site.Nomad.Submit(ctx, job); err != nil {
 		return err
@@ -119,7 +119,7 @@ func (b *bench) allAnswer(ctx context.Context, job *api.Job, n int) error {
 	errs := make([]error, n)
 	var all sync.WaitGroup
 	for i, at := range found {
-		all.Go(func() { errs[i] = awaitAnswer(ctx, fmt.Sprintf("%s:%d", at.Address, at.Port), b.answer) })
+		all.Go(func() { errs[i] = b.pace.awaitAnswer(ctx, fmt.Sprintf("%s:%d", at.Address, at.Port), b.answer) })
 	}
 	all.Wait()
 	if err := errors.Join(errs...); err != nil {
@@ -143,7 +143,7 @@ func (b *bench) siteMemory() (float64, error) {
 
 // observeCrowd measures a crowd at rest.
 func (b *bench) observeCrowd(ctx context.Context, before float64, result *crowd) error {
-	if err := pause(ctx, 3*settle); err != nil {
+	if err := pause(ctx, 3*b.pace.settle); err != nil {
 		return err
 	}
 	after, err := b.siteMemory()
@@ -170,7 +170,7 @@ func (b *bench) observeCrowd(ctx context.Context, before float64, result *crowd)
 		return err
 	}
 	result.PluginFiles = openFiles(plugin)
-	cpu, err := cpuOver(ctx, 2*idleFor, []int{plugin}, machines)
+	cpu, err := cpuOver(ctx, 2*b.pace.idle, []int{plugin}, machines)
 	if err != nil {
 		return err
 	}

@@ -59,5 +59,8 @@ func (r *report) crowdGoals(c crowd) {
 	}
 	add(at+": none lost", 0, lost, fmt.Sprintf("all answered after %.1f s, all stopped after %.1f s", c.Answered, c.Stopped))
 	add(at+": plugin's memory, MiB", 60, c.PluginMiB, fmt.Sprintf("%d descriptors", c.PluginFiles))
+	if r.Params.Board {
+		return // the rest is about cores, and these are emulated
+	}
 	add(at+": plugin's CPU at rest, % of a core", 3, c.PluginCPU, fmt.Sprintf("all QEMUs together %.0f %%", c.IdleCPU))
 }

@@ -19,11 +19,11 @@ type imageSize struct {
 
 // measureImages compares the application's images.
 func (b *bench) measureImages(ctx context.Context) error {
-	disk, err := b.site.Docker.ImageSize(ctx, "steps:local")
+	disk, err := b.site.Docker.ImageSize(ctx, containerImage)
 	if err != nil {
 		return err
 	}
-	saved, err := b.site.Docker.Client.ImageSave(ctx, []string{"steps:local"})
+	saved, err := b.site.Docker.Client.ImageSave(ctx, []string{containerImage})
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,8 @@ const (
 	serviceName = "bench-steps"
 	taskName    = "steps"
 	portLabel   = "http"
+
+	containerImage = "steps:local"
 )
 
 // taskMaker makes a contender's task.
@@ -48,7 +50,7 @@ func task(driver string, memoryMiB int, config map[string]any) *api.Task {
 }
 
 func (b *bench) containerTask() *api.Task {
-	return task("docker", 32, map[string]any{"image": "steps:local", "ports": []string{portLabel}})
+	return task("docker", 32, map[string]any{"image": containerImage, "ports": []string{portLabel}})
 }
 
 func (b *bench) unikernelTask() *api.Task {
@@ -73,11 +75,12 @@ func (b *bench) warmTask() *api.Task {
 // at least.
 func (b *bench) qemuTask() *api.Task {
 	return task("qemu", 128, map[string]any{
-		"image_path":   b.platform.kernel,
-		"emulator":     b.platform.tasks,
-		"machine_type": b.platform.machine,
-		"accelerator":  b.report.Machine.accelerator,
-		"args":         b.platform.bootArgs("${NOMAD_HOST_PORT_" + portLabel + "}"),
+		"image_path":      b.platform.kernel,
+		"drive_interface": b.platform.drive,
+		"emulator":        b.platform.tasks,
+		"machine_type":    b.platform.machine,
+		"accelerator":     b.report.Machine.accelerator,
+		"args":            b.platform.bootArgs("${NOMAD_HOST_PORT_" + portLabel + "}"),
 	})
 }
 

@@ -66,13 +66,15 @@ func tryLevers(ctx context.Context, rounds int) error {
 	}
 	p := hostPlatform(layout.Build("steps"))
 	r := &report{}
+	pace := hostPace
+	pace.round = 10 * time.Second
 	failures := map[string]error{}
 	for round := range rounds + 1 { // the first one fills caches
 		for _, l := range levers {
 			if failures[l.name] != nil || ctx.Err() != nil {
 				continue
 			}
-			s, err := runBare(ctx, l.name, bareRun{argv: l.argv(p), env: l.env, answer: answer, limit: 10 * time.Second, smallPages: !l.hugePages})
+			s, err := runBare(ctx, l.name, bareRun{argv: l.argv(p), env: l.env, answer: answer, pace: pace, smallPages: !l.hugePages})
 			if err != nil && ctx.Err() == nil {
 				failures[l.name] = err
 			}

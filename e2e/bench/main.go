@@ -4,7 +4,8 @@
 // Command bench measures what a unikernel costs beside what an operator would
 // use instead: the same application as a container, under Nomad's own qemu
 // driver, and in a bare QEMU without Nomad. It prints a table and writes JSON,
-// plots and docs/performance.md.
+// plots and docs/performance.md; from what it measured on the emulated ARM
+// board, docs/performance-arm.md.
 package main
 
 import (
@@ -14,6 +15,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -30,17 +32,20 @@ type params struct {
 	Density []int `json:"density"` // instances of each step
 	Tasks   int   `json:"tasks"`   // to classify, in jobs of 1,000
 	Short   bool  `json:"short"`
+	Board   bool  `json:"board"` // on the emulated ARM board
 }
 
 func main() {
 	var p params
-	var density, out string
+	var density, out, figures string
 	var levers bool
 	flag.IntVar(&p.Rounds, "rounds", 0, "rounds of the comparison (default 5, short 2)")
 	flag.StringVar(&density, "density", "", "numbers of instances at once, such as 10,50 (default 10,50,100,200, short 10)")
 	flag.BoolVar(&p.Short, "short", false, "measure less, in three minutes")
 	flag.BoolVar(&levers, "levers", false, "try ways of starting a bare QEMU instead, each beside the usual one")
-	flag.StringVar(&out, "out", "", "folder for performance.md and its plots (default docs, short build/bench/docs)")
+	flag.BoolVar(&p.Board, "board", false, "measure on the emulated ARM board, whose clock is emulated too, and write nothing but figures")
+	flag.StringVar(&figures, "page", "", "make performance-arm.md from the figures that a board wrote to this file")
+	flag.StringVar(&out, "out", "", "folder for performance.md and its plots, or for a board's figures (default docs, short build/bench/docs)")
 	flag.Parse()
 
 	err := p.complete(density)
@@ -49,9 +54,12 @@ func main() {
 		defer cancel()
 		ctx, stop := context.WithTimeout(ctx, 25*time.Minute)
 		defer stop()
-		if levers {
+		switch {
+		case levers:
 			err = tryLevers(ctx, p.Rounds)
-		} else {
+		case figures != "":
+			err = boardPage(ctx, figures, out)
+		default:
 			err = run(ctx, p, out)
 		}
 	}
@@ -65,6 +73,9 @@ func (p *params) complete(density string) error {
 	rounds, counts, tasks := 5, "10,50,100,200", 5000
 	if p.Short {
 		rounds, counts, tasks = 2, "10", 1000
+	}
+	if p.Board {
+		rounds, counts, tasks = 2, "5", 0
 	}
 	if p.Rounds == 0 {
 		p.Rounds = rounds
@@ -84,7 +95,7 @@ func (p *params) complete(density string) error {
 }
 
 func run(ctx context.Context, p params, out string) (err error) {
-	site, err := harness.OpenSite(ctx, siteName, say)
+	site, err := harness.OpenSite(ctx, siteName, say, containerImage)
 	if err != nil {
 		return err
 	}
@@ -102,6 +113,9 @@ func run(ctx context.Context, p params, out string) (err error) {
 	if err := b.measure(ctx); err != nil {
 		return err
 	}
+	if p.Board {
+		return b.report.save(filepath.Join(out, figuresFile))
+	}
 	if out == "" {
 		out = site.Layout.Path("docs")
 		if p.Short {
@@ -111,5 +125,8 @@ func run(ctx context.Context, p params, out string) (err error) {
 	printReport(os.Stdout, b.report)
 	return b.report.write(site.Layout, out)
 }
+
+// figuresFile keeps all that was measured.
+const figuresFile = "results.json"
 
 func say(what string) { fmt.Println("==> " + what) }

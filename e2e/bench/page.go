@@ -7,6 +7,7 @@ import (
 	_ "embed" // the page's text
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"text/template"
 
@@ -17,18 +18,22 @@ import (
 var pageText string
 
 // writePage makes docs/performance.md.
-func (r *report) writePage(layout harness.Layout, path string) (err error) {
+func (r *report) writePage(layout harness.Layout, path string) error {
 	levers, err := os.ReadFile(layout.Path("docs", "performance-levers.md"))
 	if err != nil {
 		return err
 	}
-	page, err := template.New("performance.md").Funcs(template.FuncMap{
+	return r.fill(path, pageText, map[string]any{"Metrics": pageRows(r), "Levers": strings.TrimSpace(string(levers))})
+}
+
+// fill makes a page from its text, the report and more values.
+func (r *report) fill(path, text string, values map[string]any) (err error) {
+	page, err := template.New(filepath.Base(path)).Funcs(template.FuncMap{
 		"figure": figure,
-		"roles":  roles,
 		"met":    met,
 		"join":   func(cells []string) string { return strings.Join(cells, " | ") },
 		"kib":    func(n int64) int64 { return (n + 512) / 1024 },
-	}).Parse(pageText)
+	}).Parse(text)
 	if err != nil {
 		return err
 	}
@@ -38,9 +43,8 @@ func (r *report) writePage(layout harness.Layout, path string) (err error) {
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
 	r.judge()
-	return page.Execute(out, map[string]any{
-		"R": r, "Metrics": pageRows(r), "Contenders": r.contenders, "Levers": strings.TrimSpace(string(levers)),
-	})
+	values["R"], values["Contenders"] = r, r.contenders
+	return page.Execute(out, values)
 }
 
 // pageRow is one metric of all contenders.
@@ -52,18 +56,23 @@ type pageRow struct {
 func pageRows(r *report) []pageRow {
 	var rows []pageRow
 	for _, m := range metrics {
-		row := pageRow{Title: m.title, Meaning: m.meaning}
-		for _, name := range r.contenders {
-			cell := ""
-			if value, ok := r.median(name, m.key); ok {
-				least, most := r.spread(name, m.key)
-				cell = figure(value) + " (" + figure(least) + "–" + figure(most) + ")"
-			}
-			row.Cells = append(row.Cells, cell)
-		}
-		rows = append(rows, row)
+		rows = append(rows, pageRow{m.title, m.meaning, r.cells(m.key, 1)})
 	}
 	return rows
+}
+
+// cells are a metric's median, least and most of all contenders, in a unit.
+func (r *report) cells(m metric, unit float64) []string {
+	var cells []string
+	for _, name := range r.contenders {
+		cell := ""
+		if value, ok := r.median(name, m); ok {
+			least, most := r.spread(name, m)
+			cell = figure(value/unit) + " (" + figure(least/unit) + "–" + figure(most/unit) + ")"
+		}
+		cells = append(cells, cell)
+	}
+	return cells
 }
 
 // MemoryOf is for the page.

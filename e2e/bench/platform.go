@@ -16,6 +16,7 @@ type platform struct {
 	kernel  string
 	initrd  string
 	tasks   string // what Nomad's qemu driver calls the program
+	drive   string // how it attaches its image, which the guest does not need
 }
 
 // All runs of the guest have the same memory and are told the same.
@@ -27,12 +28,13 @@ const (
 
 func hostPlatform(images string) platform {
 	p := platform{
-		qemu: "qemu-system-x86_64", machine: "pc", nic: "virtio-net-pci", tasks: "x86_64",
+		qemu: "qemu-system-x86_64", machine: "pc", nic: "virtio-net-pci", tasks: "x86_64", drive: "ide",
 		kernel: filepath.Join(images, "steps-x86_64"),
 		initrd: filepath.Join(images, "steps.cpio"),
 	}
 	if runtime.GOARCH == "arm64" {
 		p.qemu, p.machine, p.nic, p.tasks = "qemu-system-aarch64", "virt", "virtio-net-device", "aarch64"
+		p.drive = "none" // virt has no IDE, and QEMU then does not start
 		p.kernel = filepath.Join(images, "steps-arm64")
 	}
 	return p

@@ -21,7 +21,7 @@ const (
 
 // plot draws what a picture tells better than a table.
 func (r *report) plot(dir string) error {
-	if err := r.plotTimes(filepath.Join(dir, "answer.svg")); err != nil {
+	if err := r.plotTimes(filepath.Join(dir, "answer.svg"), "ms", 1); err != nil {
 		return err
 	}
 	if err := r.plotMemory(filepath.Join(dir, "memory.svg")); err != nil {
@@ -39,14 +39,15 @@ func newPlot(title, x, y string) *plot.Plot {
 	return p
 }
 
-// plotTimes draws each round's time to the first answer.
-func (r *report) plotTimes(path string) error {
-	p := newPlot("Submit to first answer", "", "ms")
+// plotTimes draws each round's time to the first answer, in a unit of so many
+// milliseconds.
+func (r *report) plotTimes(path, unit string, each float64) error {
+	p := newPlot("Submit to first answer", "", unit)
 	for i, name := range r.contenders {
 		var all plotter.Values
 		for _, s := range r.Samples {
 			if v, ok := s.Values[direct]; ok && s.Contender == name {
-				all = append(all, v)
+				all = append(all, v/each)
 			}
 		}
 		if len(all) == 0 {

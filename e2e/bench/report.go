@@ -84,7 +84,7 @@ func newReport(ctx context.Context, site *harness.Site, p params) (*report, erro
 	return &report{
 		Date: time.Now().UTC().Truncate(time.Second), Machine: m, Params: p,
 		Images: map[string]imageSize{}, Failures: map[string]string{}, overheadMiB: overhead,
-		contenders: []string{container, unikernel, lean, warm, qemuDriver, bare},
+		contenders: allContenders,
 	}, nil
 }
 
@@ -124,14 +124,19 @@ func revision(ctx context.Context, root string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// write writes the figures, the plots and the page.
-func (r *report) write(layout harness.Layout, docs string) error {
-	results := layout.Build(siteName, "results.json")
+// save writes the figures.
+func (r *report) save(path string) error {
 	data, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(results, append(data, '\n'), 0o644); err != nil {
+	return os.WriteFile(path, append(data, '\n'), 0o644)
+}
+
+// write writes the figures, the plots and the page.
+func (r *report) write(layout harness.Layout, docs string) error {
+	results := layout.Build(siteName, figuresFile)
+	if err := r.save(results); err != nil {
 		return err
 	}
 	plots := filepath.Join(docs, "performance")

@@ -18,15 +18,9 @@ import (
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/e2e/harness"
 )
 
-const (
-	settle     = time.Second     // after the first answer, before memory is read
-	idleFor    = 2 * time.Second // over which the CPU of idle processes is read
-	roundLimit = time.Minute
-)
-
 // nomadRound runs a contender once as a task of Nomad's.
 func (b *bench) nomadRound(ctx context.Context, c contender) (*sample, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, roundLimit, fmt.Errorf("the round's limit of %v is over", roundLimit))
+	ctx, cancel := context.WithTimeoutCause(ctx, b.pace.round, fmt.Errorf("the round's limit of %v is over", b.pace.round))
 	defer cancel()
 	port, err := freePort()
 	if err != nil {
@@ -61,13 +55,13 @@ func (b *bench) firstAnswers(ctx context.Context, job *api.Job, port int, s *sam
 	}
 	arrivals := make(chan arrival, 2)
 	go func() {
-		err := awaitAnswer(ctx, fmt.Sprintf("127.0.0.1:%d", port), b.answer)
+		err := b.pace.awaitAnswer(ctx, fmt.Sprintf("127.0.0.1:%d", port), b.answer)
 		arrivals <- arrival{direct, time.Since(submitted), err}
 	}()
 	go func() {
 		at, err := b.site.Nomad.Instances(ctx, serviceName, 1)
 		if err == nil {
-			err = awaitAnswer(ctx, fmt.Sprintf("%s:%d", at[0].Address, at[0].Port), b.answer)
+			err = b.pace.awaitAnswer(ctx, fmt.Sprintf("%s:%d", at[0].Address, at[0].Port), b.answer)
 		}
 		arrivals <- arrival{discovered, time.Since(submitted), err}
 	}()
@@ -115,7 +109,7 @@ func eventTime(events []*api.TaskEvent, kind string) time.Time {
 
 // observe measures a running task: at rest, then under load.
 func (b *bench) observe(ctx context.Context, alloc *api.Allocation, port int, s *sample) error {
-	if err := pause(ctx, settle); err != nil {
+	if err := pause(ctx, b.pace.settle); err != nil {
 		return err
 	}
 	memory, err := b.site.Nomad.TaskMemory(ctx, b.site.Docker, alloc.ID, taskName)
@@ -131,7 +125,7 @@ func (b *bench) observe(ctx context.Context, alloc *api.Allocation, port int, s 
 	for _, p := range memory {
 		pids = append(pids, p.PID)
 	}
-	idle, err := cpuOver(ctx, idleFor, pids, []int{plugin})
+	idle, err := cpuOver(ctx, b.pace.idle, pids, []int{plugin})
 	if err != nil {
 		return err
 	}

@@ -29,6 +29,10 @@ func printReport(out io.Writer, r *report) {
 			c.Instances, c.Contender, c.Answered, c.Stopped, c.MemoryMiB, c.QEMUMiB, c.PluginMiB, c.PluginCPU, c.PluginFiles, c.IdleCPU, c.Failure)
 	}
 	_, _ = fmt.Fprintf(out, "  classification: %d tasks in %.1f s, a job of 1,000 in %.1f s\n\n", r.Classification.Tasks, r.Classification.Seconds, r.Classification.OneJob)
+	printGoals(out, r)
+}
+
+func printGoals(out io.Writer, r *report) {
 	for _, g := range r.Goals {
 		_, _ = fmt.Fprintf(out, "  %-6s %s: %.2f, goal %.2f (%s)\n", met(g), g.Text, g.Value, g.Limit, g.How)
 	}

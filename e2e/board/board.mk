@@ -49,6 +49,29 @@ board-files: board-deps steps dist-arm64 $(BOARD_BOOT) $(NOMAD)-arm64
 		$(addprefix $(BUILD)/steps/,steps-arm64 steps-x86_64 steps.cpio)
 	@install -C -m 0644 -t $(BOARD_HOST) examples/hybrid/hybrid.nomad.hcl e2e/board/agent.hcl
 
+.PHONY: bench-arm
+bench-arm: board-files board-bench ## Measure on the emulated ARM board, as ratios, into docs/performance-arm.md (ROUNDS=2, DENSITY=5)
+	@echo "==> Measuring on the board"
+	@rm -rf $(BUILD)/bench-arm && mkdir -p $(BUILD)/bench-arm
+	@$(BIN)/board -timeout 25m -output $(BUILD)/bench-arm -- sh -c 'cp -r /host/clone . && cd clone && \
+		build/bin/bench -board -out /output $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(DENSITY),-density $(DENSITY)); \
+		status=$$?; cp build/bench/nomad/*.log /output; exit $$status'
+	@$(BIN)/bench -page $(BUILD)/bench-arm/results.json
+
+# What the bench looks for in a clone, as far as it needs it. It is installed on
+# the board, or seen there as /host, already.
+board-bench: clone := $(BOARD_HOST)/clone
+.PHONY: board-bench
+board-bench:
+	@mkdir -p $(clone)/build/bin $(clone)/build/steps $(clone)/examples/steps/data
+	@touch $(clone)/GNUmakefile
+	@$(GO_BUILD) -o $(BIN)/bench ./e2e/bench
+	@GOOS=linux GOARCH=arm64 $(GO_BUILD) -o $(clone)/build/bin/bench ./e2e/bench
+	@ln -sfn -t $(clone)/build/bin /host/nomad /usr/bin/nomad-driver-unikernel
+	@install -C -m 0644 -t $(clone)/build/steps $(addprefix $(BUILD)/steps/,steps-arm64 steps-linux-arm64 steps.cpio)
+	@install -C -m 0644 -t $(clone)/examples/steps examples/steps/Dockerfile
+	@install -C -m 0644 -t $(clone)/examples/steps/data examples/steps/data/steps.csv
+
 .PHONY: board-suite
 board-suite:
 	@GOOS=linux GOARCH=arm64 go test -c -tags board -trimpath -ldflags '-s -w' -o $(BOARD_HOST)/suite.test ./e2e/board/suite

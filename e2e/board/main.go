@@ -26,6 +26,7 @@ import (
 type board struct {
 	files  string // folder of the kernel, the first program and the root
 	host   string // folder that the board sees, read-only, as /host
+	output string // folder that the board sees as /output and may write to; empty: none
 	gic    string // version of the interrupt controller
 	cgroup string // v1 or v2
 	cpu    string // QEMU's model of the processor
@@ -37,6 +38,7 @@ func main() {
 	var b board
 	flag.StringVar(&b.files, "files", "build/board", "folder that `make board` built")
 	flag.StringVar(&b.host, "host", "build/board/host", "folder that the board sees as /host")
+	flag.StringVar(&b.output, "output", "", "folder that the board sees as /output and may write to")
 	flag.StringVar(&b.gic, "gic", "3", "interrupt controller: 3, or 2 for a board that offers its guests GICv2 only")
 	flag.StringVar(&b.cgroup, "cgroup", "v2", "control groups: v1 or v2")
 	flag.StringVar(&b.cpu, "cpu", "max,pauth-impdef=on", "QEMU's model of the processor, such as cortex-a76, a Raspberry Pi 5's")
@@ -112,6 +114,9 @@ func (b board) args(control string) []string {
 		"-device", "virtio-blk-device,drive=root",
 		"-netdev", "user,id=net,restrict=on,net=192.168.76.0/24,host=192.168.76.1", "-device", "virtio-net-device,netdev=net",
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
+	}
+	if b.output != "" {
+		args = append(args, share("output", b.output, "")...)
 	}
 	args = append(args, share("control", control, "")...)
 	return append(args, share("host", b.host, ",readonly=on")...)
