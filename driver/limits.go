@@ -13,6 +13,20 @@ import (
 // loop, and those of its thread pools.
 const maxThreads = 64
 
+// startShares is the least weight that QEMU has until its start is over, in MHz
+// as Nomad counts it. A boot takes a fraction of a second of processor time;
+// with the weight of a task that reserves next to nothing, a busy node would
+// stretch it beyond every timeout.
+const startShares = 256
+
+// startingShares is a task's weight while it starts; 0: it has none.
+func startingShares(own int64) int64 {
+	if own <= 0 {
+		return 0
+	}
+	return max(own, startShares)
+}
+
 // cgroupSpec turns a task's resources into limits for QEMU.
 func cgroupSpec(task *drivers.TaskConfig) cgroup.Spec {
 	resources := task.Resources

@@ -49,6 +49,7 @@ type launch struct {
 	nic    *network.NIC
 	dhcp   *network.DHCP // nil: none is needed
 	group  *cgroup.Group
+	shares int64 // of the processor, once it is up
 	logs   *logs
 	state  taskState
 	record *record
@@ -243,6 +244,8 @@ func (l *launch) run(ctx context.Context) (*machine.Machine, error) {
 // limit makes the cgroup that QEMU will join.
 func (l *launch) limit() error {
 	spec := cgroupSpec(l.task)
+	l.shares = spec.Limits.CPUShares
+	spec.Limits.CPUShares = startingShares(l.shares)
 	var err error
 	if l.state.Cgroup, err = cgroup.Plan(spec); err != nil {
 		return err
@@ -290,7 +293,15 @@ func (l *launch) boot(ctx context.Context) (*machine.Machine, error) {
 	}
 	defer closeAll(config.Held)
 
-	return l.start(ctx, config)
+	m, err := l.start(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.group.SetCPUShares(l.shares); err != nil {
+		m.Kill()
+		return nil, l.explain(err)
+	}
+	return m, nil
 }
 
 // startCold boots the guest.

@@ -148,6 +148,7 @@ type driver interface {
 	stats() (Stats, error)
 	cpuTime() (uint64, error)
 	oomKills() (uint64, error)
+	setShares(shares uint64) error
 	delete(created []string) error
 }
 
@@ -241,6 +242,19 @@ func (g *Group) AddProcess(pid int) error {
 	return nil
 }
 
+// SetCPUShares changes the group's weight among other tasks, in MHz as Nomad
+// counts it; 0 leaves it as it is.
+func (g *Group) SetCPUShares(shares int64) error {
+	within := Limits{CPUShares: shares}.shares()
+	if within == 0 {
+		return nil
+	}
+	if err := g.driver.setShares(within); err != nil {
+		return fmt.Errorf("setting the CPU shares of %s to %d: %w", g.state.Name, within, err)
+	}
+	return nil
+}
+
 // Processes are the group's processes.
 func (g *Group) Processes() ([]int, error) {
 	pids, err := g.driver.processes()
@@ -307,4 +321,5 @@ func (noGroup) processes() ([]int, error) { return nil, ErrGone }
 func (noGroup) stats() (Stats, error)     { return Stats{}, ErrGone }
 func (noGroup) cpuTime() (uint64, error)  { return 0, ErrGone }
 func (noGroup) oomKills() (uint64, error) { return 0, ErrGone }
+func (noGroup) setShares(uint64) error    { return ErrGone }
 func (noGroup) delete([]string) error     { return nil }

@@ -131,11 +131,13 @@ func directories(t *testing.T, name string) []string {
 }
 
 func TestGroupOnThisHost(t *testing.T) {
-	spec := hostSpec(t, Limits{CPUShares: 512, MemoryMiB: 384, MemoryMaxMiB: 512, Pids: 40})
+	spec := hostSpec(t, Limits{CPUShares: 300, MemoryMiB: 384, MemoryMaxMiB: 512, Pids: 40})
 	group, err := Create(spec)
 	must.NoError(t, err)
 	t.Cleanup(func() { must.NoError(t, group.Delete()) })
 	must.EqOp(t, HostMode(), group.Mode())
+	must.NoError(t, group.SetCPUShares(512))
+	must.NoError(t, group.SetCPUShares(0)) // leaves it
 
 	for file, want := range limitFiles(spec) {
 		must.EqOp(t, want, readFile(t, file), must.Sprint(file))

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/cgroups/v3/cgroup1"
@@ -92,6 +93,11 @@ func (d v1) setUp(limits Limits) error {
 		return fmt.Errorf("reserving cores %s: %w", limits.Cpuset, err)
 	}
 	return nil
+}
+
+func (d v1) setShares(shares uint64) error {
+	file := filepath.Join(d.root, "cpu", d.group, "cpu.shares")
+	return gone(os.WriteFile(file, strconv.AppendUint(nil, shares, 10), 0o644))
 }
 
 // resourcesV1 are the limits as v1 has them. Like Nomad's Docker driver it

@@ -92,6 +92,11 @@ func resourcesV2(limits Limits, swap bool) *cgroup2.Resources {
 	return resources
 }
 
+func (d v2) setShares(shares uint64) error {
+	weight := cgroup2.ConvertCPUSharesToCgroupV2Value(shares)
+	return gone(d.manager.Update(&cgroup2.Resources{CPU: &cgroup2.CPU{Weight: &weight}}))
+}
+
 func (d v2) add(pid int) error {
 	return gone(d.manager.AddProc(uint64(pid)))
 }

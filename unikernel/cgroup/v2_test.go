@@ -63,6 +63,10 @@ func TestV2Writes(t *testing.T) {
 	}
 	must.Eq(t, State{Mode: V2, Path: path, OOMKills: 2}, group.State())
 
+	must.NoError(t, group.SetCPUShares(2))
+	must.EqOp(t, "1", readFile(t, filepath.Join(path, "cpu.weight")))
+	must.EqOp(t, "1-2", readFile(t, filepath.Join(path, "cpuset.cpus"))) // which stays
+
 	must.NoError(t, group.Delete())
 	must.DirExists(t, path)
 }

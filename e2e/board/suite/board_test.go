@@ -42,6 +42,7 @@ func TestBoard(t *testing.T) {
 		{"host network", testHostNetwork},
 		{"bridge network", testBridgeNetwork},
 		{"guest fills its memory", testFullMemory},
+		{"limits", testLimits},
 		{"ends", testEnds},
 		{"GIC that the host lacks", testOtherGIC},
 		{"image for another GIC", testImageForOtherGIC},

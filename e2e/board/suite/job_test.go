@@ -45,7 +45,13 @@ func (a *agent) submitHCL(t *testing.T, text, variables string) *api.JobRegister
 // given client states.
 func (a *agent) run(t *testing.T, variables string, states ...string) *api.Allocation {
 	t.Helper()
-	a.submit(t, variables)
+	return a.runHCL(t, stepsJob, variables, states...)
+}
+
+// runHCL is run for the steps job as a test has changed it.
+func (a *agent) runHCL(t *testing.T, text, variables string, states ...string) *api.Allocation {
+	t.Helper()
+	a.submitHCL(t, text, variables)
 	job, _, err := a.Jobs().Info("steps", nil)
 	must.NoError(t, err)
 	var id string
