@@ -16,7 +16,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
@@ -150,22 +149,6 @@ func (l *Looker) open(ctx context.Context, ref string) (*found, error) {
 		return nil, err
 	}
 	return l.fromRegistry(ctx, parsed)
-}
-
-func (l *Looker) fromRegistry(ctx context.Context, ref name.Reference) (*found, error) {
-	options := append([]remote.Option{
-		remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain),
-	}, l.Options...)
-	desc, err := remote.Get(ref, options...)
-	if err != nil {
-		return nil, fmt.Errorf("neither in Docker nor in its registry: %w", err)
-	}
-	if desc.MediaType.IsIndex() {
-		index, err := desc.ImageIndex()
-		return &found{index: index, close: func() {}}, err
-	}
-	image, err := desc.Image()
-	return &found{image: image, close: func() {}}, err
 }
 
 // openLayout opens PATH[:TAG].
