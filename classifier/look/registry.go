@@ -51,7 +51,7 @@ func explain(ref name.Reference, err error) error {
 	case answer.StatusCode != http.StatusUnauthorized && answer.StatusCode != http.StatusForbidden:
 		return fmt.Errorf("not in Docker, and %s fails: %w", host, err)
 	case credentials == authn.Anonymous:
-		return fmt.Errorf("not in Docker, and %s asks for a name and password, or has no such image; %s stores them: %w", host, login, err)
+		return fmt.Errorf("not in Docker, and %s asks for a name and password, or has no such image; %s stores them", host, login)
 	}
-	return fmt.Errorf("not in Docker, and %s refuses the name and password stored for it, or has no such image; %s stores others: %w", host, login, err)
+	return fmt.Errorf("not in Docker, and %s refuses the name and password stored for it, or has no such image; %s stores others", host, login)
 }

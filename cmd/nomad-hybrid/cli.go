@@ -48,12 +48,20 @@ func (c *command) usage(name, format string, args ...any) int {
 	return exitUsage
 }
 
+const about = `nomad-hybrid decides for each task of a Nomad job whether a container or a
+unikernel serves it better, says why, and rewrites the job accordingly.
+
+`
+
 // run runs the command that args name and returns the exit status.
 func run(ctx context.Context, args []string, s streams) int {
 	base := &command{ctx: ctx, streams: s}
 	c := cli.NewCLI("nomad-hybrid", version)
 	c.Args = args
 	c.HelpWriter, c.ErrorWriter = s.out, s.err
+	c.HelpFunc = func(commands map[string]cli.CommandFactory) string {
+		return about + cli.BasicHelpFunc(c.Name)(commands) + "\n\"nomad-hybrid COMMAND -h\" tells more. Begin with: nomad-hybrid plan JOB"
+	}
 	c.Commands = map[string]cli.CommandFactory{
 		"plan":    func() (cli.Command, error) { return &planCommand{command: base}, nil },
 		"render":  func() (cli.Command, error) { return &renderCommand{command: base}, nil },
@@ -68,6 +76,9 @@ func run(ctx context.Context, args []string, s streams) int {
 		return exitFailed
 	}
 	if code == 127 { // the library's status for an unknown command or none
+		if name := c.Subcommand(); name != "" {
+			base.errorf("\nThere is no command %q", name)
+		}
 		return exitUsage
 	}
 	return code

@@ -83,7 +83,7 @@ func TestExit(t *testing.T) {
 		{"no job", []string{"plan"}, exitUsage, "takes one JOB"},
 		{"two jobs", []string{"plan", low, low}, exitUsage, "not 2"},
 		{"no such option", []string{"plan", "-nope", low}, exitUsage, "-nope"},
-		{"no such command", []string{"decide", low}, exitUsage, "Usage"},
+		{"no such command", []string{"decide", low}, exitUsage, `There is no command "decide"`},
 		{"no command", nil, exitUsage, "Usage"},
 		{"a wrong check-index", []string{"run", "-check-index", "x", low}, exitUsage, "no index"},
 		{"-o with run", []string{"run", "-o", "x", low}, exitUsage, "writes no file"},

@@ -40,15 +40,18 @@ const jobOptionsHelp = `
   -var NAME=VALUE  Value of a variable of the job; may be given repeatedly.
   -var-file FILE   File with values of variables; may be given repeatedly.
                    NOMAD_VAR_name in the environment works too.
-  -hcl2-strict     Refuse values for variables the job does not declare
-                   (default true).
+  -hcl2-strict=false
+                   Accept values for variables the job does not declare.
   -json            The report as JSON.
-  -o FILE          Write the result to FILE instead of standard output.
   -cluster         Look at the live cluster: nodes, drivers, KVM, what runs.
   -no-images       Look into no image.
-  -strict          End with status 3 if a task could not be decided.
+  -strict          End with status 3 if a task could not be decided (it stays
+                   a container).
   -no-color        No colour, as with NO_COLOR set in the environment.
 `
+
+const outOptionHelp = `
+  -o FILE          Write the result to FILE instead of standard output.`
 
 func (o *jobOptions) register(f *flag.FlagSet) {
 	f.StringVar(&o.policy, "policy", "", "")

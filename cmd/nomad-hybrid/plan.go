@@ -29,7 +29,7 @@ Usage: nomad-hybrid plan [options] JOB
   JOB is a path, a URL that Nomad would take, or - for standard input.
 
 Options:
-` + jobOptionsHelp + nomadOptionsHelp)
+` + outOptionHelp + jobOptionsHelp + nomadOptionsHelp)
 }
 
 func (c *planCommand) Run(args []string) int {
