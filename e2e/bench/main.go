@@ -45,6 +45,7 @@ func main() {
 	flag.BoolVar(&levers, "levers", false, "try ways of starting a bare QEMU instead, each beside the usual one")
 	flag.BoolVar(&p.Board, "board", false, "measure on the emulated ARM board, whose clock is emulated too, and write nothing but figures")
 	flag.StringVar(&figures, "page", "", "make performance-arm.md from the figures that a board wrote to this file")
+	limit := flag.Duration("limit", 25*time.Minute, "end after this long")
 	flag.StringVar(&out, "out", "", "folder for performance.md and its plots, or for a board's figures (default docs, short build/bench/docs)")
 	flag.Parse()
 
@@ -52,7 +53,7 @@ func main() {
 	if err == nil {
 		ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 		defer cancel()
-		ctx, stop := context.WithTimeout(ctx, 25*time.Minute)
+		ctx, stop := context.WithTimeout(ctx, *limit)
 		defer stop()
 		switch {
 		case levers:
@@ -110,11 +111,12 @@ func run(ctx context.Context, p params, out string) (err error) {
 	if err := b.reconfigure(ctx, "nomad"); err != nil {
 		return err
 	}
-	if err := b.measure(ctx); err != nil {
-		return err
+	err = b.measure(ctx)
+	if p.Board { // it is thrown away: what was measured until then is kept
+		return errors.Join(err, b.report.save(filepath.Join(out, figuresFile)))
 	}
-	if p.Board {
-		return b.report.save(filepath.Join(out, figuresFile))
+	if err != nil {
+		return err
 	}
 	if out == "" {
 		out = site.Layout.Path("docs")

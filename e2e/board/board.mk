@@ -53,7 +53,7 @@ board-files: board-deps steps dist-arm64 $(BOARD_BOOT) $(NOMAD)-arm64
 bench-arm: board-files board-bench ## Measure on the emulated ARM board, as ratios, into docs/performance-arm.md (ROUNDS=2, DENSITY=5)
 	@echo "==> Measuring on the board"
 	@rm -rf $(BUILD)/bench-arm && mkdir -p $(BUILD)/bench-arm
-	@$(BIN)/board -timeout 25m -output $(BUILD)/bench-arm -- sh -c 'cp -r /host/clone . && cd clone && \
+	@$(BIN)/board -timeout 30m -output $(BUILD)/bench-arm -- sh -c 'cp -r /host/clone . && cd clone && \
 		build/bin/bench -board -out /output $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(DENSITY),-density $(DENSITY)); \
 		status=$$?; cp build/bench/nomad/*.log /output; exit $$status'
 	@$(BIN)/bench -page $(BUILD)/bench-arm/results.json
