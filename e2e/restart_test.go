@@ -30,6 +30,7 @@ func TestRestart(t *testing.T) {
 		{"agent restarted", func() error { return site.Nomad.RestartNode(ctx, syscall.SIGINT) }},
 		{"agent killed", func() error { return site.Nomad.RestartNode(ctx, syscall.SIGKILL) }},
 		{"plugin killed", func() error { return site.Nomad.KillPlugin(ctx) }},
+		{"agent and plugin upgraded", func() error { return site.Nomad.Upgrade(ctx) }},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"syscall"
 
 	"github.com/hashicorp/hcl/v2"
@@ -105,4 +106,33 @@ func (e NodeExtras) addDriver(root *hclwrite.Body, file *hclwrite.File) ([]byte,
 	}
 	plugin.Body().FirstMatchingBlock("config", nil).Body().AppendUnstructuredTokens(more.BuildTokens(nil))
 	return file.Bytes(), nil
+}
+
+// Upgrade puts another file in the plugin's place while agent and plugin are
+// gone, as an upgrade of both does. Its tasks are to go on meanwhile.
+func (c *Cluster) Upgrade(ctx context.Context) error {
+	old, err := c.plugin()
+	if err != nil {
+		return err
+	}
+	if err := end(ctx, c.Node, syscall.SIGINT); err != nil {
+		return err
+	}
+	// A client that is back sooner than the plugin ends would go on with it.
+	if err := syscall.Kill(old, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return err
+	}
+	path := filepath.Join(c.plugins(), PluginName)
+	next := filepath.Join(c.Dir, PluginName+".next")
+	if err := copyFile(path, next); err != nil {
+		return err
+	}
+	if err := os.Rename(next, path); err != nil {
+		return err
+	}
+	if err := c.StartNode(ctx); err != nil {
+		return err
+	}
+	_, err = c.plugin() // by its path, which is the new file's
+	return err
 }
