@@ -5,6 +5,8 @@ package driver
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -52,6 +54,24 @@ func TestAccelerator_LooksAgain(t *testing.T) {
 	}
 	must.ErrorContains(t, err, `config.accelerator = "kvm"`)
 	must.StrNotContains(t, err.Error(), "what was so once")
+}
+
+// A guest's QEMU runs as whom the node was looked at: the right to KVM may have
+// been given to another group since the plugin was configured.
+func TestStartTask_GroupOfKVM(t *testing.T) {
+	h := newHarness(t, runDir(t), "")
+	settings, _, err := h.driver.configured()
+	must.NoError(t, err)
+	node, err := h.driver.host.get(t.Context(), settings)
+	must.NoError(t, err)
+	given := *node.Credential
+	given.Groups = []uint32{4242}
+	h.driver.host.result.Credential = &given
+
+	task, _ := h.newTask(stepsConfig(t, guest.ARM64, ""))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", startedQEMU(t, h, task)))
+	must.NoError(t, err)
+	must.StrContains(t, string(status), "Groups:\t4242 \n")
 }
 
 // The fingerprint looks again when it is asked to.

@@ -386,7 +386,7 @@ func (l *launch) machineConfig() (machine.Config, error) {
 		CommandLine: commandLine,
 		Panic:       devices.Panic,
 		ExtraArgs:   l.wish.ExtraArgs,
-		User:        l.settings.credential,
+		User:        l.node.Credential,
 		Join:        l.join,
 	}
 	if l.nic != nil {

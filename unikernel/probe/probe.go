@@ -52,6 +52,10 @@ type Result struct {
 	// Arches has an entry for every architecture of guest.Arches.
 	Arches map[guest.Arch]Arch
 
+	// Credential is whom QEMU ran as, with the group that opens /dev/kvm now;
+	// nil: as this process. Tasks' QEMUs run as the same, or KVM is not theirs.
+	Credential *syscall.Credential
+
 	// Short tells that the host lacked something for the moment, such as a
 	// descriptor, when it was probed: what does not work here may work later.
 	Short bool
@@ -85,7 +89,7 @@ func probe(ctx context.Context, host guest.Arch, options Options) (Result, error
 	if err != nil {
 		return Result{}, err
 	}
-	result := Result{Arches: map[guest.Arch]Arch{}}
+	result := Result{Arches: map[guest.Arch]Arch{}, Credential: as}
 	for _, arch := range guest.Arches {
 		found, err := findQEMU(ctx, arch, options.QEMU[arch], as)
 		found.Reason = result.because(err)

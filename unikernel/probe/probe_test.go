@@ -51,6 +51,9 @@ func TestHostAsUnprivilegedUser(t *testing.T) {
 	result, err := Host(t.Context(), Options{User: "nobody", Emulation: true})
 	must.NoError(t, err)
 	must.NotEq(t, "", result.Arches[guest.ARM64].Version)
+	nobody, err := Credential("nobody")
+	must.NoError(t, err)
+	must.Eq(t, nobody, result.Credential)
 }
 
 func TestProbe_WithoutKVM(t *testing.T) {
