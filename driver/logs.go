@@ -200,13 +200,12 @@ func (s sinks) close() {
 // watcher serves all tasks of this process.
 var watcher = sync.OnceValues(output.NewWatcher)
 
-// waitingLines are the last lines that did not reach the log yet.
-func (l *logs) waitingLines() []string {
-	const most = 8 << 10
+// lastLines are the last lines that the guest printed. It may be called on nil.
+func (l *logs) lastLines() []string {
 	if l == nil {
 		return nil
 	}
-	return l.spool.WaitingLines(most)
+	return l.spool.LastLines()
 }
 
 // start begins to carry output. It may be called on nil.

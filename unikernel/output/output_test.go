@@ -125,10 +125,34 @@ func TestPump_GoesOnAfterARestart(t *testing.T) {
 
 	again, err := OpenSpool(g.path)
 	must.NoError(t, err)
-	must.Eq(t, []string{"two", ""}, again.WaitingLines(100))
-	must.Eq(t, []string{"o", ""}, again.WaitingLines(2))
+	must.Eq(t, []string{"one", "two", ""}, again.LastLines())
 	Start(again, sink, watch(t, g.path)).Finish(t.Context())
 	must.Eq(t, "one\ntwo\n", sink.String())
+}
+
+// The last lines are there when much was printed and all of it taken.
+func TestSpool_KeepsTheLastLines(t *testing.T) {
+	g, spool := newGuest(t)
+	must.Nil(t, spool.LastLines())
+	sink := newMemory()
+	p := Start(spool, sink, watch(t, g.path))
+	line := strings.Repeat("x", 1023)
+	for range 256 {
+		g.print(line + "\r\n")
+	}
+	g.print("main returned 3\n")
+	p.Finish(t.Context())
+	must.StrHasSuffix(t, "main returned 3\n", sink.String())
+
+	var stat unix.Stat_t
+	must.NoError(t, unix.Stat(g.path, &stat))
+	must.Less(t, 128<<10, stat.Blocks*512, must.Sprint("nothing was punched out"))
+	again, err := OpenSpool(g.path)
+	must.NoError(t, err)
+	lines := again.LastLines()
+	must.Eq(t, []string{line, "main returned 3", ""}, lines[len(lines)-3:])
+	must.StrNotContains(t, strings.Join(lines, ""), "\x00")
+	must.NoError(t, again.Close())
 }
 
 func TestPump_NeverHoldsUpTheGuest(t *testing.T) {

@@ -20,12 +20,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// block is the unit in which file systems give back parts of a file, in bytes.
-const block = 4096
+const (
+	// block is the unit in which file systems give back parts of a file, in bytes.
+	block = 4096
+	// kept is how much of what was printed last is never punched out, in bytes.
+	kept = 2 * block
+)
 
 // Spool is a file that one process appends to and this one takes from. Its
-// length counts all that was ever printed, but what was taken holds no disk:
-// it is punched out. How far it was taken is kept in a second file, the mark.
+// length counts all that was ever printed, but what was taken holds no disk,
+// save the last of it: it is punched out. How far it was taken is kept in a second file, the mark.
 type Spool struct {
 	path    string
 	file    *os.File
@@ -86,15 +90,19 @@ func (s *Spool) Waiting() (int64, error) {
 	return info.Size() - s.taken, nil
 }
 
-// WaitingLines are the last lines of what was not taken yet, of at most limit
-// bytes. Nothing readable means no lines.
-func (s *Spool) WaitingLines(limit int64) []string {
-	waiting, err := s.Waiting()
-	if err != nil || waiting <= 0 {
+// LastLines are the last lines that were printed, taken or not: what a life of
+// this program that ended took may not have arrived anywhere. Nothing readable
+// means no lines.
+func (s *Spool) LastLines() []string {
+	info, err := s.file.Stat()
+	if err != nil {
 		return nil
 	}
-	text := make([]byte, min(waiting, limit))
-	n, _ := s.file.ReadAt(text, s.taken+waiting-int64(len(text)))
+	text := make([]byte, min(info.Size(), kept))
+	n, _ := s.file.ReadAt(text, info.Size()-int64(len(text)))
+	if n == 0 {
+		return nil
+	}
 	return strings.Split(strings.ReplaceAll(string(text[:n]), "\r", ""), "\n")
 }
 
@@ -122,7 +130,7 @@ func (s *Spool) take(n int64) error {
 // Where the file system cannot do that, the part stays until the task's end.
 func (s *Spool) punch() error {
 	const step = 16 * block
-	end := s.taken / block * block
+	end := (s.taken - kept) / block * block
 	if end-s.punched < step {
 		return nil
 	}
