@@ -67,7 +67,7 @@ func (d *Driver) findAgain(config *drivers.TaskConfig, state taskState) (*task, 
 	}
 	m, err := machine.Reattach(d.ctx, state.Machine, machine.Watch{
 		Signs:       kind.Signs(),
-		Missed:      logs.lastLines(),
+		Missed:      logs.lastLines,
 		PowerButton: kind.AnswersPowerButton(),
 	})
 	if err != nil {

@@ -121,6 +121,16 @@ func (c *console) record(line string) {
 	c.tail = append(c.tail, line)
 }
 
+// readAgain reads lines for signs of which some were read before: signs are the
+// same ones then.
+func (c *console) readAgain(lines []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, line := range lines {
+		c.signs.Line(line)
+	}
+}
+
 // end tells what the console said of the guest's end.
 func (c *console) end() (guest.End, bool) {
 	c.mu.Lock()

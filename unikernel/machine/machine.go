@@ -43,11 +43,18 @@ type State struct {
 type Watch struct {
 	Signs guest.Signs
 	Ready *regexp.Regexp // console line that means the guest is up; nil: not looked for
-	// Missed are console lines of before the watch, if it does not begin with
-	// the guest; they are read for signs first.
-	Missed []string
+	// Missed tells the console's last lines where the watch does not begin with
+	// the guest. They are read for signs once it has ended. Nil: none are known.
+	Missed func() []string
 	// PowerButton tells that the guest ends by itself when asked to.
 	PowerButton bool
+}
+
+func (w Watch) missed() []string {
+	if w.Missed == nil {
+		return nil
+	}
+	return w.Missed()
 }
 
 // Machine is a running QEMU. Its methods are safe for concurrent use.
@@ -56,6 +63,7 @@ type Machine struct {
 	process     *process
 	console     *console
 	powerButton bool
+	missed      func() []string // nil: the watch began with the guest
 
 	done   chan struct{} // closed when the end is known
 	result Result        // set before done is closed
@@ -194,9 +202,6 @@ func Reattach(ctx context.Context, s State, w Watch) (*Machine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("finding QEMU again: %w", err)
 	}
-	for _, line := range w.Missed {
-		w.Signs.Line(line)
-	}
 	if err := forgetNote(s.Dir); err != nil {
 		p.release()
 		return nil, fmt.Errorf("forgetting what was noted of an end: %w", err)
@@ -210,6 +215,7 @@ func Reattach(ctx context.Context, s State, w Watch) (*Machine, error) {
 		p.release()
 		return nil, fmt.Errorf("finding QEMU again (process %d): %w", s.PID, err)
 	}
+	m.missed = w.missed
 	m.seen.missed = true
 	m.stopped = true // ask for the status: the guest may have ended meanwhile
 	m.poke <- struct{}{}
@@ -220,7 +226,7 @@ func Reattach(ctx context.Context, s State, w Watch) (*Machine, error) {
 // lost is a machine of which only its directory is left, with what was noted
 // of its end.
 func lost(s State, w Watch) *Machine {
-	for _, line := range w.Missed {
+	for _, line := range w.missed() {
 		w.Signs.Line(line)
 	}
 	m := &Machine{state: s, done: make(chan struct{})}

@@ -238,7 +238,7 @@ func TestMachine_ReattachAfterItsEnd(t *testing.T) {
 			must.NoError(t, client.Close())
 
 			_, again := steps(t, guest.ARM64, "")
-			again.Missed = tc.missed
+			again.Missed = func() []string { return tc.missed }
 			m, err := Reattach(t.Context(), state, again)
 			must.NoError(t, err)
 			must.Eq(t, tc.code, awaitEnd(t, m).ExitCode, must.Sprint(m.Result().Message))

@@ -35,6 +35,9 @@ type note struct {
 // program, which may die before it has told anybody. A note that cannot be
 // written is only missed then.
 func (m *Machine) note() {
+	if m.missed != nil {
+		m.console.readAgain(m.missed())
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if end, ok := m.console.end(); ok {
