@@ -51,6 +51,7 @@ func TestImages(t *testing.T) {
 	t.Run("from Debian's registry, with a password", func(t *testing.T) {
 		imagesOfEachKind(t, private.Host, remote.WithAuth(&authn.Basic{Username: private.User, Password: private.Password}))
 	})
+	t.Run("nomad-hybrid looks into Debian's registry", func(t *testing.T) { imagesInspected(t, private) })
 	t.Run("from layouts and files", func(t *testing.T) { imagesOnDisk(t) })
 	t.Run("the job wins over the image", func(t *testing.T) { imagesDefaults(t, h) })
 	t.Run("signed", func(t *testing.T) { imagesSigned(t, h, key) })
@@ -152,6 +153,42 @@ func imageRunsOnBoth(t *testing.T, name, reference string, more map[string]strin
 			must.StrContains(t, site.Nomad.Describe(ctx, "image"), "Booted unikraft guest on "+arch)
 		})
 	}
+}
+
+// nomad-hybrid looks into a private registry with what docker login has stored,
+// and says so where that does not do.
+func imagesInspected(t *testing.T, private *harness.Registry) {
+	ctx := limit(t, time.Minute)
+	login := remote.WithAuth(&authn.Basic{Username: private.User, Password: private.Password})
+	inspect := func(dir, image string) (string, error) {
+		program, err := site.Layout.Program("nomad-hybrid")
+		must.NoError(t, err)
+		cmd := exec.CommandContext(ctx, program, "inspect", image)
+		cmd.Env = append(os.Environ(), "DOCKER_CONFIG="+dir, "DOCKER_HOST="+site.Docker.Host)
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	unikernel := push(t, private.Host+"/look/unikernel:1", kraftkit(t, "qemu", "arm64"), login)
+	container := push(t, private.Host+"/look/container:1", ordinary(t, "arm64"), login)
+	stored := filepath.Dir(private.AuthFile)
+	for image, want := range map[string]string{unikernel: "unikraft", container: "/boot/kernel"} {
+		out, err := inspect(stored, image)
+		must.NoError(t, err, must.Sprint(out))
+		must.StrContains(t, out, want)
+	}
+	out, err := inspect(stored, private.Host+"/look/none:1")
+	must.Error(t, err)
+	must.StrContains(t, out, "neither Docker nor its registry has it")
+
+	wrong := t.TempDir()
+	must.NoError(t, os.WriteFile(filepath.Join(wrong, "config.json"),
+		fmt.Appendf(nil, `{"auths": {%q: {"username": %q, "password": "guessed"}}}`, private.Host, private.User), 0o600))
+	out, err = inspect(wrong, container)
+	must.Error(t, err)
+	must.StrContains(t, out, private.Host+" refuses the name and password stored for it")
+	out, err = inspect(t.TempDir(), container)
+	must.Error(t, err)
+	must.StrContains(t, out, private.Host+" asks for a name and password")
 }
 
 // OCI layouts, as folders and as tar files, and compressed kernels.
