@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -170,6 +171,33 @@ func TestPump_NeverHoldsUpTheGuest(t *testing.T) {
 	p.Finish(t.Context())
 	must.True(t, strings.HasSuffix(sink.String(), line))
 	must.LessEq(t, MaxWaiting+chunk, len(sink.String()))
+}
+
+// What nobody reads is on the disk, not in memory.
+func TestPump_KeepsNothingInMemory(t *testing.T) {
+	g, spool := newGuest(t)
+	sink := newMemory()
+	sink.setRefuse(true)
+	p := Start(spool, sink, watch(t, g.path))
+	text := strings.Repeat("x", 1<<20)
+	g.print(text)
+	before := heap()
+	for range 2 * MaxWaiting / len(text) {
+		g.print(text)
+	}
+	awaitDrop(t, g.path)
+	must.Less(t, 1<<20, heap()-before)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	p.Finish(ctx)
+}
+
+// heap is how much memory is in use, in bytes.
+func heap() int64 {
+	runtime.GC()
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return int64(stats.HeapAlloc)
 }
 
 // awaitDrop waits until the spool holds less disk than what was printed.
