@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -161,7 +162,7 @@ func (s *soak) judge(e end, alloc *api.AllocationListStub, shot, shaken bool) er
 		return nil // on a busy machine; docs/ends.md has it
 	}
 	unknown := got == outcome{code: 1} && strings.Contains(said, "not known")
-	if shot && (killed || got.refused || shaken && unknown) || shaken && byNomad(alloc) {
+	if shot && (killed || got.refused || shaken && unknown) || shaken && (byNomad(alloc) || forgotten(alloc)) {
 		return nil
 	}
 	return fmt.Errorf("%+v (%s), want %+v; QEMU killed: %t; plugin or agent killed: %t\n%s",
@@ -202,6 +203,17 @@ func byNomad(alloc *api.AllocationListStub) bool {
 		}
 	}
 	return strings.HasPrefix(alloc.ClientDescription, "Unable to add allocation")
+}
+
+// forgotten tells whether Nomad lost a task's end: a client that is killed has
+// not told the server the last events (1.11.3), and the next one begins anew.
+func forgotten(alloc *api.AllocationListStub) bool {
+	state := alloc.TaskStates[taskName]
+	if state == nil || len(state.Events) == 0 {
+		return false
+	}
+	started := slices.ContainsFunc(state.Events, func(e *api.TaskEvent) bool { return e.Type == api.TaskStarted })
+	return started && state.Events[len(state.Events)-1].Type == api.TaskReceived
 }
 
 func (s *soak) count(e end, got outcome, said string, shot, shaken bool) {
