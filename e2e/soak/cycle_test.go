@@ -9,7 +9,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -225,15 +224,12 @@ func byNomad(alloc *api.AllocationListStub) bool {
 	return strings.HasPrefix(alloc.ClientDescription, "Unable to add allocation")
 }
 
-// forgotten tells whether Nomad lost a task's end: a client that is killed has
-// not told the server the last events (1.11.3), and the next one begins anew.
+// forgotten tells whether Nomad lost a task's end, or gave it up before it was
+// started: a client that is killed has not told the server the last events
+// (1.11.3), and the next one begins anew.
 func forgotten(alloc *api.AllocationListStub) bool {
 	state := alloc.TaskStates[taskName]
-	if state == nil || len(state.Events) == 0 {
-		return false
-	}
-	started := slices.ContainsFunc(state.Events, func(e *api.TaskEvent) bool { return e.Type == api.TaskStarted })
-	return started && state.Events[len(state.Events)-1].Type == api.TaskReceived
+	return state != nil && len(state.Events) > 0 && state.Events[len(state.Events)-1].Type == api.TaskReceived
 }
 
 func (s *soak) count(e end, got outcome, said string, shot, shaken bool) {
