@@ -279,16 +279,11 @@ func (c *Cluster) PurgeAll(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// ForgetJobs is PurgeAll for jobs that have all ended, which are many.
+// ForgetJobs is PurgeAll for jobs that have all ended, which are many. It waits
+// until nothing is left of them.
 func (c *Cluster) ForgetJobs(ctx context.Context) error {
-	jobs, _, err := c.Client.Jobs().List((&api.QueryOptions{}).WithContext(ctx))
-	if err != nil {
-		return fmt.Errorf("listing jobs: %w", err)
-	}
-	for _, job := range jobs {
-		if err := c.deregister(ctx, job.ID, true); err != nil {
-			return err
-		}
+	if err := c.DropJobs(ctx); err != nil {
+		return err
 	}
 	return retry(ctx, 250*time.Millisecond, func() error {
 		if err := c.Client.System().GarbageCollect(); err != nil {
@@ -300,6 +295,20 @@ func (c *Cluster) ForgetJobs(ctx context.Context) error {
 		}
 		return err
 	})
+}
+
+// DropJobs has Nomad remove all jobs, which have ended, with their allocations.
+func (c *Cluster) DropJobs(ctx context.Context) error {
+	jobs, _, err := c.Client.Jobs().List((&api.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return fmt.Errorf("listing jobs: %w", err)
+	}
+	for _, job := range jobs {
+		if err := c.deregister(ctx, job.ID, true); err != nil {
+			return err
+		}
+	}
+	return c.Client.System().GarbageCollect()
 }
 
 // Instances waits until a service has n instances in Nomad's service

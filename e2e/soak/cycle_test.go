@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/nomad/api"
+	"github.com/shoenig/test/must"
 
 	"github.com/nomad-driver-unikernel/nomad-driver-unikernel/e2e/harness"
 )
@@ -78,36 +79,53 @@ func (s *soak) runCycles(name string, n int, choose func(i int) cycle) {
 	s.runUntil(name, func(i int) bool { return i >= n }, choose)
 }
 
+// batch is after how many cycles Nomad's garbage is collected. A client that has
+// more than 50 allocations collects them by itself, and has then not told the
+// server the ends of some where it was killed meanwhile (1.11.3).
+const batch = 20
+
 // runUntil runs tasks, some at a time, until as many are enough.
 func (s *soak) runUntil(name string, enough func(i int) bool, choose func(i int) cycle) {
 	s.t.Helper()
 	began := time.Now()
+	n := 0
+	for !enough(n) {
+		from := n
+		s.runSome(name, func() (int, bool) {
+			if n == from+batch || enough(n) || s.t.Failed() {
+				return 0, false
+			}
+			n++
+			return n - 1, true
+		}, choose)
+		if s.t.Failed() {
+			s.t.FailNow()
+		}
+		must.NoError(s.t, site.nomad.DropJobs(s.ctx))
+	}
+	s.t.Logf("%s: %d cycles in %.0f s", name, n, time.Since(began).Seconds())
+}
+
+// runSome runs tasks, some at a time, until there is no next one, and waits for
+// their ends.
+func (s *soak) runSome(name string, next func() (i int, ok bool), choose func(i int) cycle) {
 	turns := make(chan int)
 	var wg sync.WaitGroup
 	for range *parallel {
 		wg.Go(func() {
 			for i := range turns {
-				c, id := choose(i), fmt.Sprintf("%s-%d", name, i)
-				err := s.run(id, c)
-				if err == nil {
-					err = forget(id, i%forgetEvery == 0)
-				}
-				if err != nil {
+				c := choose(i)
+				if err := s.run(fmt.Sprintf("%s-%d", name, i), c); err != nil {
 					s.t.Errorf("cycle %s %d, a task in %s mode that %s: %v", name, i, c.mode, c.end.name, err)
 				}
 			}
 		})
 	}
-	n := 0
-	for ; !enough(n) && !s.t.Failed(); n++ {
-		turns <- n
+	for i, ok := next(); ok; i, ok = next() {
+		turns <- i
 	}
 	close(turns)
 	wg.Wait()
-	s.t.Logf("%s: %d cycles in %.0f s", name, n, time.Since(began).Seconds())
-	if s.t.Failed() {
-		s.t.FailNow()
-	}
 }
 
 func (s *soak) run(id string, c cycle) error {
@@ -135,22 +153,6 @@ func (s *soak) run(id string, c cycle) error {
 	}
 	shot, shaken := s.suffered(allocs[0].ID, from, time.Now())
 	return s.judge(c.end, allocs[0], shot, shaken)
-}
-
-// forgetEvery is after how many cycles Nomad's garbage is collected. A client
-// that has more than 50 allocations collects them by itself, and has then not
-// told the server the ends of some where it was killed meanwhile (1.11.3).
-const forgetEvery = 10
-
-// forget purges the job of a task that has ended.
-func forget(id string, collect bool) error {
-	if _, _, err := site.nomad.Client.Jobs().Deregister(id, true, nil); err != nil {
-		return fmt.Errorf("purging the job: %w", err)
-	}
-	if !collect {
-		return nil
-	}
-	return site.nomad.Client.System().GarbageCollect()
 }
 
 // stopLater stops a job once its task runs, if it does not end before.
