@@ -6,6 +6,7 @@ package probe
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -90,6 +91,26 @@ func TestRun_TellsWhatFailed(t *testing.T) {
 			err := payloads[guest.X86_64].run(t.Context(), qemu, KVM, nil)
 			must.ErrorContains(t, err, tc.want)
 		})
+	}
+}
+
+// A crash of QEMU's own is believed when it comes again and again.
+func TestRun_CrashesNowAndThen(t *testing.T) {
+	for _, tc := range []struct {
+		often int
+		want  string // empty: the payload passes
+	}{{crashes - 1, ""}, {crashes, "signal 11"}} {
+		runs := filepath.Join(t.TempDir(), "runs")
+		qemu := fakeQEMU(t, goodVersion, fmt.Sprintf("echo run >> %s; [ $(wc -l < %[1]s) -gt %d ] || kill -SEGV $$; exit 99", runs, tc.often))
+		err := payloads[guest.X86_64].run(t.Context(), qemu, KVM, nil)
+		if tc.want == "" {
+			must.NoError(t, err)
+		} else {
+			must.ErrorContains(t, err, tc.want)
+		}
+		counted, err := os.ReadFile(runs)
+		must.NoError(t, err)
+		must.Eq(t, crashes, bytes.Count(counted, []byte("run\n")))
 	}
 }
 
